@@ -1,0 +1,188 @@
+//! Agents' histories: rows that they add, lists that people read.
+
+use std::sync::Arc;
+
+use aito_domain::{
+    agent::Agent,
+    event::{Actor, HistoryRecorded, Payload},
+    history::{ActionType, HistoryEntry, MAX_DETAILS, MAX_SUMMARY},
+    id::{AgentId, CommitId, HistoryId, Incarnation},
+    ports::history_store::{HistoryCursor, HistoryStore},
+    time::Timestamp,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    error::{Error, Fault},
+    writer::{Applied, Writer},
+};
+
+/// Reads and adds history.
+pub struct HistoryService {
+    store: Arc<dyn HistoryStore>,
+    writer: Arc<Writer>,
+}
+
+/// A row as an agent hands it in, not yet checked.
+#[derive(Debug, Clone)]
+pub struct NewEntry {
+    /// Must be a word of [`ActionType`].
+    pub action_type: String,
+    /// Must have 1 to [`MAX_SUMMARY`] characters.
+    pub summary: String,
+    /// At most [`MAX_DETAILS`] bytes of JSON.
+    pub details: Option<Value>,
+}
+
+impl HistoryService {
+    /// Over these ports.
+    pub fn new(store: Arc<dyn HistoryStore>, writer: Arc<Writer>) -> Self {
+        Self { store, writer }
+    }
+
+    /// Up to `limit` rows of an agent, newest first.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn list(
+        &self,
+        agent: AgentId,
+        before: Option<HistoryCursor>,
+        limit: u32,
+    ) -> Result<Vec<HistoryEntry>, Error> {
+        Ok(self.store.page(agent, before, limit).await?)
+    }
+
+    /// Adds a row, in one commit with its event. The agent's row is not changed, so that histories of one
+    /// agent never collide; the incarnation is checked against `agent`, which the caller has just read.
+    ///
+    /// With a `key`, a repetition within 24 h stores nothing and gives the first row.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with every fault; [`Error::PastIncarnation`]; [`Error::Conflict`] when the key was
+    /// used for another row; [`Error::Unavailable`].
+    pub async fn record(
+        &self,
+        agent: &Agent,
+        incarnation: Incarnation,
+        new: NewEntry,
+        actor: &Actor,
+        key: Option<&str>,
+    ) -> Result<HistoryEntry, Error> {
+        agent
+            .present(incarnation)
+            .map_err(|_| Error::PastIncarnation { said: incarnation, present: agent.incarnation })?;
+        let action_type = checked(&new)?;
+        let now = self.writer.clock().now();
+        let entry = HistoryEntry {
+            id: HistoryId(self.writer.ids().uuid()),
+            agent_id: agent.id,
+            incarnation,
+            action_type,
+            summary: new.summary,
+            details: new.details,
+            created_at: now,
+        };
+        let told = Payload::HistoryRecorded(HistoryRecorded {
+            agent_type: agent.agent_type.clone(),
+            history_id: entry.id,
+            action_type: action_type.as_str().to_owned(),
+        });
+        let first = First { id: entry.id, created_at: now, content: content(&entry) };
+        for attempt in 0..3_u8 {
+            let mut commit = self.writer.begin();
+            if let Some(key) = key {
+                let scope = actor.to_string();
+                // An attempt that was settled as not applied bars its id: the next one has its own.
+                let parts: [&[u8]; 5] =
+                    [b"history", agent.id.0.as_bytes(), scope.as_bytes(), key.as_bytes(), &[attempt]];
+                commit.id = CommitId::derived(&parts);
+                commit.answer = serde_json::to_value(&first).ok();
+            }
+            commit.history.push(entry.clone());
+            self.writer.tell(&mut commit, Some(agent.id), actor, vec![told.clone()], now);
+            match self.writer.apply(&commit).await? {
+                Applied::Yes => return Ok(entry),
+                Applied::Before(answer) => return before(entry, answer),
+                Applied::Conflict => {}
+            }
+        }
+        Err(Error::unavailable("the database does not take changes; nothing was done", None))
+    }
+}
+
+/// What a repetition is answered: the row as it was first stored.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct First {
+    id: HistoryId,
+    created_at: Timestamp,
+    content: String,
+}
+
+/// Tells rows of other content apart.
+fn content(entry: &HistoryEntry) -> String {
+    let details = entry.details.as_ref().map(ToString::to_string).unwrap_or_default();
+    let parts = [entry.action_type.as_str().as_bytes(), entry.summary.as_bytes(), details.as_bytes()];
+    CommitId::derived(&parts).to_string()
+}
+
+fn before(entry: HistoryEntry, answer: Option<Value>) -> Result<HistoryEntry, Error> {
+    let first: First =
+        serde_json::from_value(answer.unwrap_or_default()).map_err(|why| Error::Internal(why.into()))?;
+    if first.content != content(&entry) {
+        return Err(Error::Conflict("the Idempotency-Key was used for another row before".into()));
+    }
+    Ok(HistoryEntry { id: first.id, created_at: first.created_at, ..entry })
+}
+
+fn checked(new: &NewEntry) -> Result<ActionType, Error> {
+    let mut faults = Vec::new();
+    let action_type = new.action_type.parse::<ActionType>();
+    if let Err(bad) = &action_type {
+        faults.push(Fault::new("/actionType", bad.to_string()));
+    }
+    let length = new.summary.chars().count();
+    // Not every store can keep a NUL.
+    if new.summary.trim().is_empty() || length > MAX_SUMMARY || new.summary.contains('\0') {
+        let allowed = format!("must have 1 to {MAX_SUMMARY} characters, not only spaces and no NUL");
+        faults.push(Fault::new("/summary", allowed));
+    }
+    let details = new.details.as_ref().map(ToString::to_string).unwrap_or_default();
+    if details.len() > MAX_DETAILS || new.details.as_ref().is_some_and(holds_nul) {
+        faults.push(Fault::new(
+            "/details",
+            format!("must take at most {MAX_DETAILS} bytes as JSON and hold no NUL"),
+        ));
+    }
+    match action_type {
+        Ok(action_type) if faults.is_empty() => Ok(action_type),
+        _ => Err(Error::Invalid(faults)),
+    }
+}
+
+fn holds_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(holds_nul),
+        Value::Object(members) => members.iter().any(|(key, value)| key.contains('\0') || holds_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_faults_of_a_row_are_named_at_once() {
+        let new = NewEntry {
+            action_type: "dance".into(),
+            summary: " ".into(),
+            details: Some(Value::String("x".repeat(MAX_DETAILS))),
+        };
+        let Err(Error::Invalid(faults)) = checked(&new) else { panic!("it must be refused") };
+        let pointers: Vec<_> = faults.iter().map(|fault| fault.pointer.as_str()).collect();
+        assert_eq!(pointers, ["/actionType", "/summary", "/details"]);
+    }
+}

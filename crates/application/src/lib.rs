@@ -1,0 +1,21 @@
+//! The use cases and the loops: what the control plane does, over ports only.
+//!
+//! Invariants: no adapter's name; every change goes through one [`writer::Writer`] and so through
+//! `Ledger::commit`; loops take no input (a signal means *look now*, a timer looks anyway) and every pass is
+//! idempotent.
+
+pub mod error;
+pub mod events;
+pub mod feed;
+pub mod fleet;
+pub mod health;
+pub mod heartbeat;
+mod hints;
+pub mod history;
+pub mod metrics;
+pub mod writer;
+
+pub use error::{Error, Fault};
+
+/// The version of this build, as it is shown.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

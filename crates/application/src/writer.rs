@@ -1,0 +1,201 @@
+//! The one way to write: read, decide, commit; again when somebody was faster, settled when nobody knows.
+//!
+//! Invariants: bounded tries; a commit whose outcome is unknown is settled before anything else is decided;
+//! after every commit the log's listeners are told to look.
+
+use std::{sync::Arc, time::Duration};
+
+use aito_domain::{
+    agent::{Agent, Transition},
+    event::{Actor, NewEvent, Payload},
+    id::{AgentId, CommitId, EventId},
+    ports::{
+        agent_store::AgentStore,
+        bus::{BusMessage, EventBus, Topic},
+        clock::{Clock, IdSource},
+        ledger::{Change, Commit, CommitError, Ledger, Settled},
+    },
+    time::Timestamp,
+};
+use serde_json::Value;
+use tracing::{debug, warn};
+
+use crate::{error::Error, metrics::Metrics};
+
+/// How often a change is tried anew when somebody else changed the same thing.
+const CONFLICT_TRIES: u32 = 12;
+/// How often an unknown outcome is asked for.
+const SETTLE_TRIES: u32 = 5;
+
+/// Writes changes.
+pub struct Writer {
+    ledger: Arc<dyn Ledger>,
+    agents: Arc<dyn AgentStore>,
+    bus: Arc<dyn EventBus>,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn IdSource>,
+    metrics: Arc<Metrics>,
+}
+
+impl Writer {
+    /// Over these ports.
+    pub fn new(
+        ledger: Arc<dyn Ledger>,
+        agents: Arc<dyn AgentStore>,
+        bus: Arc<dyn EventBus>,
+        clock: Arc<dyn Clock>,
+        ids: Arc<dyn IdSource>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self { ledger, agents, bus, clock, ids, metrics }
+    }
+
+    /// The clock that decisions are made by.
+    pub fn clock(&self) -> &dyn Clock {
+        &*self.clock
+    }
+
+    /// Where fresh ids come from.
+    pub fn ids(&self) -> &dyn IdSource {
+        &*self.ids
+    }
+
+    /// Changes one agent: `decide` gets its present state and the time, and may be called several times.
+    ///
+    /// # Errors
+    /// What `decide` refuses with; [`Error::NotFound`]; [`Error::Unavailable`] when the store is away or the
+    /// agent is changed by others all the time.
+    pub async fn agent<F>(&self, id: AgentId, actor: &Actor, mut decide: F) -> Result<Agent, Error>
+    where
+        F: FnMut(Agent, Timestamp) -> Result<Transition, Error>,
+    {
+        for attempt in 0..CONFLICT_TRIES {
+            let Some(agent) = self.agents.by_id(id).await? else {
+                return Err(Error::NotFound(format!("there is no agent {id}")));
+            };
+            let now = self.clock.now();
+            let transition = decide(agent, now)?;
+            if !transition.is_change() {
+                return Ok(transition.agent);
+            }
+            let mut commit = self.begin();
+            let mut after = transition.agent.clone();
+            commit.changes.push(Change::Agent(Box::new(transition.agent)));
+            self.tell(&mut commit, Some(id), actor, transition.events, now);
+            match self.apply(&commit).await? {
+                Applied::Yes | Applied::Before(_) => {
+                    after.version = after.version.next();
+                    return Ok(after);
+                }
+                Applied::Conflict => self.pause(attempt).await,
+            }
+        }
+        Err(Error::unavailable("the agent is being changed by others all the time; nothing was done", None))
+    }
+
+    /// An empty commit with a fresh id.
+    pub fn begin(&self) -> Commit {
+        Commit::new(CommitId(self.ids.uuid()))
+    }
+
+    /// Adds events to a commit.
+    pub fn tell(
+        &self,
+        commit: &mut Commit,
+        source_agent: Option<AgentId>,
+        actor: &Actor,
+        payloads: Vec<Payload>,
+        now: Timestamp,
+    ) {
+        commit.events.extend(payloads.into_iter().map(|payload| NewEvent {
+            id: EventId(self.ids.uuid()),
+            source_agent,
+            actor: actor.clone(),
+            payload,
+            created_at: now,
+        }));
+    }
+
+    /// Applies a commit, settling an unknown outcome.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; its text says whether anything may have been done.
+    pub async fn apply(&self, commit: &Commit) -> Result<Applied, Error> {
+        let started = self.clock.monotonic();
+        let outcome = match self.ledger.commit(commit).await {
+            Err(CommitError::Unknown(cause)) => {
+                warn!(commit = %commit.id, %cause, "outcome of a commit is unknown: settling");
+                self.settle(commit).await
+            }
+            other => other,
+        };
+        self.metrics.commit(commit.events.len(), self.clock.monotonic() - started, outcome.is_ok());
+        match outcome {
+            Ok(()) => {
+                self.hint().await;
+                Ok(Applied::Yes)
+            }
+            Err(CommitError::Duplicate(answer)) => Ok(Applied::Before(answer)),
+            Err(CommitError::Conflict(what)) => {
+                debug!(commit = %commit.id, what, "conflict");
+                Ok(Applied::Conflict)
+            }
+            // Settled as not applied: the same as never tried, so that the caller decides anew.
+            Err(CommitError::Barred) => Ok(Applied::Conflict),
+            Err(error @ CommitError::Unavailable(_)) => Err(Error::unavailable(
+                "the database does not take changes; nothing was done",
+                Some(error.into()),
+            )),
+            Err(error @ CommitError::Unknown(_)) => Err(Error::unavailable(
+                "the database went away in the middle; whether it was done is not known",
+                Some(error.into()),
+            )),
+        }
+    }
+
+    async fn settle(&self, commit: &Commit) -> Result<(), CommitError> {
+        let mut last = None;
+        for attempt in 0..SETTLE_TRIES {
+            match self.ledger.settle(commit.id).await {
+                // Of two commits with one derived id the answer tells which one was applied.
+                Ok(Settled::Applied(answer)) if answer == commit.answer => return Ok(()),
+                Ok(Settled::Applied(answer)) => return Err(CommitError::Duplicate(answer)),
+                Ok(Settled::NotApplied) => return Err(CommitError::Barred),
+                Err(error) => last = Some(error),
+            }
+            self.pause(attempt + 2).await;
+        }
+        Err(match last {
+            Some(CommitError::Unavailable(cause) | CommitError::Unknown(cause)) => {
+                CommitError::Unknown(cause)
+            }
+            _ => CommitError::Unknown("it could not be settled".into()),
+        })
+    }
+
+    async fn hint(&self) {
+        let message = BusMessage { topic: Topic::LOG, payload: Vec::new() };
+        if let Err(error) = self.bus.publish(message).await {
+            // Listeners look by themselves; they are only later.
+            debug!(%error, "hint not published");
+        }
+    }
+
+    /// Exponential, from 1 ms to 250 ms, with full jitter, so that two that collide part.
+    async fn pause(&self, attempt: u32) {
+        let cap = 1_u64 << attempt.min(8);
+        let millis = 1 + self.ids.bits() % cap;
+        self.clock.sleep(Duration::from_millis(millis.min(250))).await;
+    }
+}
+
+/// Whether a commit was applied.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Applied {
+    /// It was.
+    Yes,
+    /// It was before, and this was its answer.
+    Before(Option<Value>),
+    /// It was not: read again and decide again.
+    Conflict,
+}

@@ -1,0 +1,14 @@
+//! The use cases over fakes and the real SQLite store: one binary, one module per area.
+//!
+//! Invariants: no test sleeps; time is a clock that the test moves; what is random comes from a seed that is printed.
+#![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+
+mod events;
+mod feed;
+mod fleet;
+mod heartbeats;
+mod history;
+mod reconcile;
+mod storm;
+mod support;
+mod writer;

@@ -1,0 +1,389 @@
+//! The rules of `Ledger`.
+
+use std::{collections::HashSet, sync::Arc};
+
+use aito_domain::{
+    agent::{Agent, Desired},
+    id::{AgentId, EventId, Version},
+    ports::ledger::{Commit, CommitError, Settled},
+};
+use futures_util::future::join_all;
+use serde_json::json;
+
+use super::{Handles, Maker, Snapshot, StoreFixture, change, logged_ids, must, within};
+
+/// Rule 1: every set of parts is refused in turn, and nothing of the others is left.
+pub async fn ledger_01_all_or_nothing<F: StoreFixture>() {
+    let fixture = F::fresh().await;
+    let (handles, make) = (fixture.handles(), Maker::new());
+    let first = make.stored_agent(&handles, "ceo").await;
+    let second = make.stored_agent(&handles, "dao").await;
+    let (event, entry) = (make.event("there already"), make.entry(first.id, "there already"));
+    must(
+        &handles.ledger,
+        &Commit { events: vec![event.clone()], history: vec![entry.clone()], ..make.commit() },
+    )
+    .await;
+
+    let attempt = |refused: u32| {
+        let bad = |part: u32| refused & (1 << part) != 0;
+        let agent = |part, agent: &Agent| {
+            let mut agent = Agent { focus: Some(format!("attempt {refused}")), ..agent.clone() };
+            if bad(part) {
+                // Once too old, once from the future.
+                agent.version = Version(if refused.is_multiple_of(2) {
+                    agent.version.0 - 1
+                } else {
+                    agent.version.0 + 1
+                });
+            }
+            change(&agent)
+        };
+        let tell = |part| if bad(part) { event.clone() } else { make.event("attempt") };
+        let note = |part| if bad(part) { entry.clone() } else { make.entry(second.id, "attempt") };
+        Commit {
+            changes: vec![agent(0, &first), agent(1, &second)],
+            events: vec![tell(2), tell(3)],
+            history: vec![note(4), note(5)],
+            answer: Some(json!(refused)),
+            ..make.commit()
+        }
+    };
+    let before = Snapshot::of(&handles).await;
+    let mut last = None;
+    for refused in 1..1 << 6 {
+        let commit = attempt(refused);
+        let answer = within(handles.ledger.commit(&commit)).await;
+        assert!(matches!(answer, Err(CommitError::Conflict(_))), "parts {refused:06b}: {answer:?}");
+        assert_eq!(Snapshot::of(&handles).await, before, "parts {refused:06b} left a trace");
+        last = Some(commit.id);
+    }
+    let good = Commit { id: last.unwrap(), ..attempt(0) };
+    within(handles.ledger.commit(&good)).await.expect("a refused commit does not use up its id");
+    let after = Snapshot::of(&handles).await;
+    assert_eq!(after.events.len(), before.events.len() + 2);
+    assert_eq!(after.history.iter().flatten().count(), before.history.iter().flatten().count() + 2);
+    assert!(after.agents.iter().all(|agent| agent.version == Version(2)));
+}
+
+/// Rule 2.
+pub async fn ledger_02_of_changes_from_one_version_one_succeeds<F: StoreFixture>() {
+    let fixture = F::fresh().await;
+    let (handles, other, make) = (fixture.handles(), fixture.second_handle().await, Maker::new());
+    let agent = make.stored_agent(&handles, "ceo").await;
+    for wrong in [
+        Agent { version: Version(0), ..agent.clone() },
+        Agent { version: Version(2), ..agent.clone() },
+        Agent { id: AgentId(make.uuid()), version: Version(0), ..agent.clone() },
+        Agent { version: Version(1), ..make.agent("nobody") },
+    ] {
+        let answer = within(handles.ledger.commit(&make.changing(&wrong))).await;
+        assert!(matches!(answer, Err(CommitError::Conflict(_))), "{wrong:?}: {answer:?}");
+    }
+    assert_eq!(handles.agents.list().await.unwrap(), std::slice::from_ref(&agent));
+
+    for round in 0..5_u64 {
+        let agent = handles.agents.by_id(agent.id).await.unwrap().unwrap();
+        let racers = (0..16).map(|n| {
+            let commit = make.changing(&Agent { focus: Some(format!("racer {n}")), ..agent.clone() });
+            let ledger = Arc::clone(if n % 2 == 0 { &handles.ledger } else { &other.ledger });
+            tokio::spawn(async move {
+                loop {
+                    match ledger.commit(&commit).await {
+                        // The other handle had the lock for too long.
+                        Err(CommitError::Unavailable(_)) => {}
+                        answer => break (n, answer),
+                    }
+                }
+            })
+        });
+        let mut winners = Vec::new();
+        for racer in within(join_all(racers.collect::<Vec<_>>())).await {
+            match racer.unwrap() {
+                (n, Ok(())) => winners.push(format!("racer {n}")),
+                (_, Err(CommitError::Conflict(_))) => {}
+                (n, other) => panic!("racer {n}: {other:?}"),
+            }
+        }
+        let stored = handles.agents.by_id(agent.id).await.unwrap().unwrap();
+        assert_eq!(winners, [stored.focus.unwrap()]);
+        assert_eq!(stored.version, Version(round + 2));
+    }
+}
+
+/// Rule 3.
+pub async fn ledger_03_what_is_stored_carries_the_next_version<F: StoreFixture>() {
+    let fixture = F::fresh().await;
+    let (handles, make) = (fixture.handles(), Maker::new());
+    let mut agent = make.agent("ceo");
+    for version in 1..=5 {
+        agent.restarts += 10;
+        must(&handles.ledger, &make.changing(&agent)).await;
+        agent.version = Version(version);
+        assert_eq!(handles.agents.by_id(agent.id).await.unwrap(), Some(agent.clone()));
+    }
+}
+
+/// Rule 4.
+pub async fn ledger_04_a_commit_id_counts_once<F: StoreFixture>() {
+    let fixture = F::fresh().await;
+    let (handles, other, make) = (fixture.handles(), fixture.second_handle().await, Maker::new());
+    for answer in [None, Some(json!(null)), Some(json!({"agent": "ceo", "n": [1, 2.5]}))] {
+        let commit = Commit { answer: answer.clone(), ..make.telling("first") };
+        within(handles.ledger.commit(&commit)).await.unwrap();
+        let before = Snapshot::of(&handles).await;
+        let again = Commit { id: commit.id, answer: Some(json!("another")), ..make.telling("second") };
+        for ledger in [&handles.ledger, &other.ledger, &handles.ledger] {
+            match within(ledger.commit(&again)).await {
+                Err(CommitError::Duplicate(first)) => assert_eq!(first, answer),
+                other => panic!("{other:?}"),
+            }
+        }
+        assert_eq!(Snapshot::of(&handles).await, before);
+    }
+
+    let commit = Commit { answer: Some(json!("once")), ..make.telling("raced") };
+    let racers = (0..8).map(|n| {
+        let (commit, ledger) =
+            (commit.clone(), Arc::clone(if n % 2 == 0 { &handles.ledger } else { &other.ledger }));
+        tokio::spawn(async move {
+            loop {
+                match ledger.commit(&commit).await {
+                    Err(CommitError::Unavailable(_)) => {}
+                    answer => break answer,
+                }
+            }
+        })
+    });
+    for racer in within(join_all(racers.collect::<Vec<_>>())).await {
+        match racer.unwrap() {
+            Ok(()) => {}
+            Err(CommitError::Duplicate(answer)) => assert_eq!(answer, Some(json!("once"))),
+            other => panic!("{other:?}"),
+        }
+    }
+    let times = logged_ids(&handles.log).await.iter().filter(|id| **id == commit.events[0].id).count();
+    assert_eq!(times, 1);
+}
+
+/// Rule 5.
+pub async fn ledger_05_what_returned_is_durable_and_seen_by_all<F: StoreFixture>() {
+    let mut fixture = F::fresh().await;
+    let make = Maker::new();
+    let mut acknowledged = HashSet::new();
+    for round in 0..3 {
+        let (handles, other) = (fixture.handles(), fixture.second_handle().await);
+        let agent = make.agent(&format!("agent-{round}"));
+        let entry = make.entry(agent.id, "durable");
+        let whole =
+            Commit { changes: vec![change(&agent)], history: vec![entry.clone()], ..make.telling("whole") };
+        must(&handles.ledger, &whole).await;
+        acknowledged.insert(whole.events[0].id);
+        assert_eq!(other.agents.by_id(agent.id).await.unwrap().unwrap().version, Version(1));
+
+        let many: Vec<_> = (0..20).map(|_| make.telling("many")).collect();
+        within(join_all(many.iter().map(|commit| must(&handles.ledger, commit)))).await;
+        acknowledged.extend(many.iter().map(|commit| commit.events[0].id));
+        drop((handles, other));
+
+        fixture.reopen().await;
+        let handles = fixture.handles();
+        let stored: HashSet<EventId> = logged_ids(&handles.log).await.into_iter().collect();
+        assert_eq!(stored, acknowledged);
+        assert_eq!(handles.history.page(agent.id, None, 10).await.unwrap(), [entry]);
+        let again = within(handles.ledger.commit(&whole)).await;
+        assert!(matches!(again, Err(CommitError::Duplicate(_))), "ids are durable too: {again:?}");
+    }
+}
+
+/// Rule 6.
+pub async fn ledger_06_unavailable_means_not_applied<F: StoreFixture>() {
+    let fixture = F::fresh().await;
+    let (handles, make) = (fixture.handles(), Maker::new());
+    must(&handles.ledger, &make.telling("before")).await;
+    fixture.break_store().await;
+    let commits: Vec<_> = (0..4).map(|_| make.telling("while it is broken")).collect();
+    let answers = within(join_all(commits.iter().map(|commit| handles.ledger.commit(commit)))).await;
+    fixture.heal().await;
+
+    // It recovers by itself: the next commit that is certain tells that it has.
+    let after = make.telling("after");
+    within(async {
+        while matches!(handles.ledger.commit(&after).await, Err(CommitError::Unavailable(_))) {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let mut unavailable = 0;
+    for (commit, answer) in commits.iter().zip(answers) {
+        let there = logged_ids(&handles.log).await.contains(&commit.events[0].id);
+        match answer {
+            Err(CommitError::Unavailable(_)) => {
+                unavailable += 1;
+                assert!(!there, "it was applied");
+                within(handles.ledger.commit(commit)).await.expect("nothing of it was kept, its id neither");
+            }
+            Err(CommitError::Unknown(_)) => {
+                let settled = within(handles.ledger.settle(commit.id)).await.unwrap();
+                let there = logged_ids(&handles.log).await.contains(&commit.events[0].id);
+                assert_eq!(matches!(settled, Settled::Applied(_)), there);
+            }
+            other => panic!("nothing else is possible while it is broken: {other:?}"),
+        }
+    }
+    println!("{unavailable} of {} were certain", commits.len());
+    let log = logged_ids(&handles.log).await;
+    assert_eq!(log.len(), log.iter().collect::<HashSet<_>>().len(), "nothing came twice");
+}
+
+/// Rule 7: whoever stops waiting, or asks while the commit is under way, is told the truth afterwards.
+pub async fn ledger_07_settle_tells_what_became_of_the_unknown<F: StoreFixture>() {
+    let fixture = F::fresh().await;
+    let (handles, other, make) = (fixture.handles(), fixture.second_handle().await, Maker::new());
+    let (mut applied, mut barred) = (0, 0);
+    for round in 0..60_u32 {
+        let commit = Commit { answer: Some(json!(round)), ..make.telling("is it there?") };
+        let settled = if round % 2 == 0 {
+            // The caller goes away after some steps.
+            let ledger = Arc::clone(&handles.ledger);
+            {
+                let under_way = ledger.commit(&commit);
+                tokio::select! {
+                    biased;
+                    () = yields(round / 2) => {}
+                    _ = under_way => {}
+                }
+            }
+            within(settle(&handles, &commit)).await
+        } else {
+            // Another server asks at the same time.
+            let racing = tokio::spawn({
+                let (ledger, commit) = (Arc::clone(&handles.ledger), commit.clone());
+                async move { ledger.commit(&commit).await }
+            });
+            yields(round / 2).await;
+            let settled = within(settle(&other, &commit)).await;
+            match (within(racing).await.unwrap(), &settled) {
+                (Ok(()), Settled::Applied(_)) | (Err(CommitError::Barred), Settled::NotApplied) => {}
+                // The lock was not to be had in time; then the question came first.
+                (Err(CommitError::Unavailable(_)), Settled::NotApplied)
+                | (Err(CommitError::Unknown(_)), _) => {}
+                (answer, settled) => panic!("round {round}: {answer:?} but {settled:?}"),
+            }
+            settled
+        };
+        let there = logged_ids(&other.log).await.contains(&commit.events[0].id);
+        match settled {
+            Settled::Applied(answer) => {
+                assert!(there, "round {round}: said to be applied");
+                assert_eq!(answer, Some(json!(round)));
+                applied += 1;
+            }
+            Settled::NotApplied => {
+                assert!(!there, "round {round}: said not to be applied");
+                let late = within(handles.ledger.commit(&commit)).await;
+                assert!(matches!(late, Err(CommitError::Barred)), "round {round}: {late:?}");
+                barred += 1;
+            }
+        }
+    }
+    println!("{applied} applied, {barred} barred");
+    let certain = make.telling("certain");
+    must(&handles.ledger, &certain).await;
+    let log = logged_ids(&handles.log).await;
+    assert_eq!(log.len(), applied + 1, "nothing that was settled as not applied came later");
+}
+
+/// Rule 8.
+pub async fn ledger_08_what_settle_found_not_applied_is_barred<F: StoreFixture>() {
+    let mut fixture = F::fresh().await;
+    let make = Maker::new();
+    let agent = make.agent("ceo");
+    let commit = Commit {
+        changes: vec![change(&agent)],
+        history: vec![make.entry(agent.id, "never")],
+        answer: Some(json!("never")),
+        ..make.telling("never")
+    };
+    for _ in 0..2 {
+        let (handles, other) = (fixture.handles(), fixture.second_handle().await);
+        for asked in [&handles, &other] {
+            assert_eq!(settle(asked, &commit).await, Settled::NotApplied);
+            for ledger in [&handles.ledger, &other.ledger] {
+                let late = within(ledger.commit(&commit)).await;
+                assert!(matches!(late, Err(CommitError::Barred)), "{late:?}");
+            }
+        }
+        assert_eq!(logged_ids(&handles.log).await, []);
+        assert_eq!(handles.agents.list().await.unwrap(), []);
+        drop((handles, other));
+        fixture.reopen().await;
+    }
+}
+
+/// Rule 9.
+pub async fn ledger_09_settle_gives_the_answer_of_what_was_applied<F: StoreFixture>() {
+    let mut fixture = F::fresh().await;
+    let make = Maker::new();
+    for answer in [None, Some(json!(null)), Some(json!({"n": 1}))] {
+        let commit = Commit { answer: answer.clone(), ..make.telling("applied") };
+        within(fixture.handles().ledger.commit(&commit)).await.unwrap();
+        for _ in 0..2 {
+            for handles in [fixture.handles(), fixture.second_handle().await] {
+                assert_eq!(settle(&handles, &commit).await, Settled::Applied(answer.clone()));
+                assert_eq!(settle(&handles, &commit).await, Settled::Applied(answer.clone()));
+            }
+            fixture.reopen().await;
+        }
+        let again = within(fixture.handles().ledger.commit(&commit)).await;
+        assert!(matches!(again, Err(CommitError::Duplicate(_))), "settling does not change it: {again:?}");
+    }
+}
+
+/// Rule 10.
+pub async fn ledger_10_events_keep_the_order_of_their_commit<F: StoreFixture>() {
+    let fixture = F::fresh().await;
+    let (handles, make) = (fixture.handles(), Maker::new());
+    let agent = Agent { desired: Desired::Running, ..make.agent("ceo") };
+    // Ids fall while positions rise, so an order by id or by chance would be noticed.
+    let commits: Vec<_> = (0..8)
+        .map(|n| {
+            let mut events: Vec<_> = (0..20).map(|m| make.event(&format!("{n}: {m}"))).collect();
+            events.reverse();
+            Commit {
+                changes: if n == 0 { vec![change(&agent)] } else { Vec::new() },
+                events,
+                ..make.commit()
+            }
+        })
+        .collect();
+    within(join_all(commits.iter().map(|commit| must(&handles.ledger, commit)))).await;
+    let log = logged_ids(&handles.log).await;
+    assert_eq!(log.len(), 8 * 20);
+    for commit in &commits {
+        let places: Vec<_> =
+            commit.events.iter().map(|event| log.iter().position(|id| *id == event.id).unwrap()).collect();
+        assert!(places.is_sorted(), "{places:?}");
+    }
+}
+
+/// Asks until there is an answer.
+async fn settle(handles: &Handles, commit: &Commit) -> Settled {
+    within(async {
+        loop {
+            match handles.ledger.settle(commit.id).await {
+                Ok(settled) => return settled,
+                Err(CommitError::Unavailable(_) | CommitError::Unknown(_)) => tokio::task::yield_now().await,
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+    })
+    .await
+}
+
+/// Lets others run `count` times.
+async fn yields(count: u32) {
+    for _ in 0..count {
+        tokio::task::yield_now().await;
+    }
+}

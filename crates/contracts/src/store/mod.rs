@@ -1,0 +1,262 @@
+//! The contracts of the ports that a store implements: `Ledger`, `EventLog`, `AgentStore`, `HistoryStore`,
+//! `Heartbeats`, `InstallationStore`.
+//!
+//! Invariants: a rule is one function named after its number, generic over the fixture, and knows nothing of
+//! the adapter; a rule that an adapter cannot be put through fails, it is never skipped from within.
+
+mod event_log;
+mod injected;
+mod ledger;
+mod reads;
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use aito_domain::{
+    agent::Agent,
+    event::{Actor, Event, NewEvent, Payload},
+    history::{ActionType, HistoryEntry},
+    id::{AgentId, CommitId, EventId, HistoryId, Incarnation},
+    installation::Epoch,
+    ports::{
+        agent_store::AgentStore,
+        clock::{Clock as _, IdSource as _},
+        event_log::EventLog,
+        heartbeats::Heartbeats,
+        history_store::HistoryStore,
+        installation_store::InstallationStore,
+        ledger::{Change, Commit, Ledger},
+    },
+};
+use async_trait::async_trait;
+use serde_json::{Value, json};
+
+pub use event_log::*;
+pub use injected::Injected;
+pub use ledger::*;
+pub use reads::*;
+
+use crate::{
+    clock::{ManualClock, SeqIds},
+    faults::retrying,
+};
+
+/// Within which anything here happens that does happen; far above what any store needs.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The epoch of every log under test.
+#[must_use]
+pub fn epoch() -> Epoch {
+    "test01".parse().unwrap()
+}
+
+/// Everything that a store is asked through.
+#[derive(Clone)]
+pub struct Handles {
+    /// Writes.
+    pub ledger: Arc<dyn Ledger>,
+    /// Reads the log, whose epoch is [`epoch`].
+    pub log: Arc<dyn EventLog>,
+    /// Reads agents.
+    pub agents: Arc<dyn AgentStore>,
+    /// Reads histories.
+    pub history: Arc<dyn HistoryStore>,
+    /// Keeps heartbeats.
+    pub heartbeats: Arc<dyn Heartbeats>,
+    /// Keeps the installation's record.
+    pub installation: Arc<dyn InstallationStore>,
+}
+
+/// What the store suite runs on.
+#[async_trait]
+pub trait StoreFixture: Send + Sync + Sized + 'static {
+    /// A new, empty store of its own.
+    async fn fresh() -> Self;
+    /// The store as its server sees it.
+    fn handles(&self) -> Handles;
+    /// The same store as another server sees it: other connections, nothing shared in memory.
+    async fn second_handle(&self) -> Handles;
+    /// Loses everything that is not durable, as a crash of the process does, and opens the store again.
+    async fn reopen(&mut self);
+    /// A writer from outside that has written `event` in an open transaction.
+    async fn open_writer(&self, event: NewEvent) -> Box<dyn OpenWriter>;
+    /// From now on no commit can succeed: the server is gone, or somebody keeps the lock.
+    async fn break_store(&self);
+    /// Undoes [`break_store`](Self::break_store); the store must recover by itself.
+    async fn heal(&self);
+}
+
+/// An open transaction.
+#[async_trait]
+pub trait OpenWriter: Send {
+    /// Ends it; what it wrote counts.
+    async fn commit(self: Box<Self>);
+    /// Ends it; what it wrote does not count.
+    async fn roll_back(self: Box<Self>);
+}
+
+/// Makes what tests write: deterministic, no id twice.
+pub(crate) struct Maker {
+    clock: Arc<ManualClock>,
+    ids: SeqIds,
+}
+
+impl Maker {
+    pub(crate) fn new() -> Self {
+        let clock = Arc::new(ManualClock::new());
+        let ids = SeqIds::new(clock.clone(), 1);
+        Self { clock, ids }
+    }
+
+    pub(crate) fn commit(&self) -> Commit {
+        Commit::new(CommitId(self.ids.uuid()))
+    }
+
+    /// A commit that tells one event.
+    pub(crate) fn telling(&self, what: &str) -> Commit {
+        Commit { events: vec![self.event(what)], ..self.commit() }
+    }
+
+    /// A commit that changes one agent.
+    pub(crate) fn changing(&self, agent: &Agent) -> Commit {
+        Commit { changes: vec![change(agent)], ..self.commit() }
+    }
+
+    /// An agent that is not stored yet.
+    pub(crate) fn agent(&self, agent_type: &str) -> Agent {
+        let id = AgentId(self.ids.uuid());
+        Agent::register(id, agent_type.parse().unwrap(), format!("{agent_type} Agent"), self.clock.now())
+            .agent
+    }
+
+    pub(crate) fn event(&self, what: &str) -> NewEvent {
+        self.event_of("test_happened", None, json!({ "what": what }))
+    }
+
+    pub(crate) fn event_of(&self, event_type: &str, source_agent: Option<AgentId>, body: Value) -> NewEvent {
+        NewEvent {
+            id: EventId(self.ids.uuid()),
+            source_agent,
+            actor: Actor::System,
+            payload: Payload::Unknown { event_type: event_type.to_owned(), body },
+            created_at: self.clock.now(),
+        }
+    }
+
+    pub(crate) fn entry(&self, agent_id: AgentId, summary: &str) -> HistoryEntry {
+        HistoryEntry {
+            id: HistoryId(self.ids.uuid()),
+            agent_id,
+            incarnation: Incarnation(1),
+            action_type: ActionType::Task,
+            summary: summary.to_owned(),
+            details: None,
+            created_at: self.clock.now(),
+        }
+    }
+
+    /// Stores a new agent and gives it as it is stored.
+    pub(crate) async fn stored_agent(&self, handles: &Handles, agent_type: &str) -> Agent {
+        let agent = self.agent(agent_type);
+        must(&handles.ledger, &self.changing(&agent)).await;
+        handles.agents.by_id(agent.id).await.unwrap().unwrap()
+    }
+
+    pub(crate) fn clock(&self) -> &ManualClock {
+        &self.clock
+    }
+
+    pub(crate) fn uuid(&self) -> uuid::Uuid {
+        self.ids.uuid()
+    }
+}
+
+pub(crate) fn change(agent: &Agent) -> Change {
+    Change::Agent(Box::new(agent.clone()))
+}
+
+/// Commits what cannot be refused.
+pub(crate) async fn must(ledger: &Arc<dyn Ledger>, commit: &Commit) {
+    within(retrying(ledger, commit)).await.unwrap();
+}
+
+/// Waits, but not for ever.
+pub(crate) async fn within<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(PATIENCE, what).await.expect("an answer in time")
+}
+
+/// The whole log, read in pages.
+pub(crate) async fn whole_log(log: &Arc<dyn EventLog>) -> Vec<Event> {
+    let mut all: Vec<Event> = Vec::new();
+    loop {
+        let seen = all.last().map_or(0, |event| event.position.n);
+        let page = log.after(seen, 500).await.unwrap();
+        if page.is_empty() {
+            return all;
+        }
+        all.extend(page);
+    }
+}
+
+/// The log's ids, in order.
+pub(crate) async fn logged_ids(log: &Arc<dyn EventLog>) -> Vec<EventId> {
+    whole_log(log).await.into_iter().map(|event| event.id).collect()
+}
+
+/// Everything that a store holds, to see that something left no trace.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Snapshot {
+    agents: Vec<Agent>,
+    events: Vec<Event>,
+    history: Vec<Vec<HistoryEntry>>,
+}
+
+impl Snapshot {
+    pub(crate) async fn of(handles: &Handles) -> Self {
+        let agents = handles.agents.list().await.unwrap();
+        let mut history = Vec::new();
+        for agent in &agents {
+            history.push(handles.history.page(agent.id, None, 1000).await.unwrap());
+        }
+        Self { agents, events: whole_log(&handles.log).await, history }
+    }
+}
+
+/// The contracts of a store's ports as tests of a fixture ([`StoreFixture`]).
+#[macro_export]
+macro_rules! store_suite {
+    ($fixture:ty) => {
+        $crate::contract_tests! { store, $fixture,
+            ledger_01_all_or_nothing,
+            ledger_02_of_changes_from_one_version_one_succeeds,
+            ledger_03_what_is_stored_carries_the_next_version,
+            ledger_04_a_commit_id_counts_once,
+            ledger_05_what_returned_is_durable_and_seen_by_all,
+            ledger_06_unavailable_means_not_applied,
+            ledger_07_settle_tells_what_became_of_the_unknown,
+            ledger_08_what_settle_found_not_applied_is_barred,
+            ledger_09_settle_gives_the_answer_of_what_was_applied,
+            ledger_10_events_keep_the_order_of_their_commit,
+            event_log_01_one_total_order,
+            event_log_02_readers_get_every_event_once_whatever_writers_do,
+            event_log_03_positions_have_no_holes,
+            event_log_04_an_open_writer_neither_stalls_nor_hides,
+            event_log_05_after_gives_up_to_limit_in_order,
+            event_log_06_latest_gives_the_newest_first_filtered,
+            event_log_07_bounds_name_oldest_and_newest,
+            event_log_08_a_body_is_read_as_it_was_written,
+            event_log_09_what_returned_is_read_by_every_handle,
+            agent_store_01_what_returned_is_seen_by_every_handle,
+            agent_store_02_what_is_read_is_what_was_committed,
+            agent_store_03_list_is_ordered_and_absence_is_none,
+            history_store_01_newest_first_by_time_then_id,
+            history_store_02_before_goes_on_exactly_after_its_row,
+            history_store_03_only_the_agents_rows_up_to_limit,
+            heartbeats_01_a_flush_is_all_or_none,
+            heartbeats_02_older_never_replaces_newer,
+            heartbeats_03_all_gives_the_last_row_of_everyone,
+            heartbeats_04_the_same_row_again_changes_nothing,
+            installation_store_01_nothing_before_the_first_create,
+            installation_store_02_the_first_create_wins,
+        }
+    };
+}

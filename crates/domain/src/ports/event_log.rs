@@ -1,0 +1,50 @@
+//! Reads the event log; events are written through the ledger.
+//!
+//! 1. One total order: positions are unique and grow, and within one commit they keep its order.
+//! 2. Who has seen position p never finds a new event at or before it: whatever writers do at the same time,
+//!    a reader that goes on from the last position it has read gets every event exactly once.
+//! 3. Positions have no holes: the first event has 1, each next one more, also when commits fail between.
+//! 4. A writer that has not committed yet neither stalls readers nor hides what others committed.
+//! 5. `after` gives up to `limit` events above a position, in order.
+//! 6. `latest` gives the newest first, filtered by type and agent, below `before`.
+//! 7. `bounds` names the oldest and newest position that can be read; an empty log has none.
+//! 8. A body is read as it was written, whatever its type.
+//! 9. What a commit that returned has written can be read by every handle at once.
+
+use async_trait::async_trait;
+
+use super::ReadError;
+use crate::{event::Event, id::AgentId, installation::Epoch};
+
+/// Which events.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct EventQuery {
+    /// Of this type only.
+    pub event_type: Option<String>,
+    /// About or from this agent only.
+    pub agent: Option<AgentId>,
+    /// Below this number only.
+    pub before: Option<u64>,
+}
+
+/// The range that can be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// The number of the oldest event that is kept.
+    pub oldest: u64,
+    /// The number of the newest.
+    pub newest: u64,
+}
+
+/// Reads the log; see the module for the contract.
+#[async_trait]
+pub trait EventLog: Send + Sync {
+    /// The present life of the log.
+    fn epoch(&self) -> &Epoch;
+    /// Up to `limit` events with numbers above `n`, in order.
+    async fn after(&self, n: u64, limit: u32) -> Result<Vec<Event>, ReadError>;
+    /// Up to `limit` events, newest first.
+    async fn latest(&self, query: &EventQuery, limit: u32) -> Result<Vec<Event>, ReadError>;
+    /// What there is.
+    async fn bounds(&self) -> Result<Option<Bounds>, ReadError>;
+}

@@ -1,0 +1,198 @@
+//! Benchmarks: what the server does against a reference that does the least that could be called the same work.
+//!
+//! Invariants: subject and reference are measured in turn, in the same run, by the same load generator, and
+//! compared pair by pair; the first pair warms up and is dropped; every load is bounded in time and number and
+//! stays in a sandbox on this machine; a scenario that fails is told as failed and the others go on.
+
+mod bare;
+mod fanout;
+mod heartbeat;
+mod load;
+mod machine;
+mod reads;
+mod report;
+mod scenario;
+mod start;
+mod stats;
+mod websocket;
+mod writes;
+
+use std::{
+    fs,
+    panic::AssertUnwindSafe,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use futures_util::FutureExt as _;
+
+use machine::Machine;
+use report::{Compared, Report, Row};
+use scenario::{About, Context};
+
+use crate::wait;
+
+/// Every scenario, in the order in which they run. What is added here is listed, run and reported.
+const ALL: [&About; 6] = [
+    &reads::AGENTS,
+    &reads::EVENTS,
+    &writes::DURABLE_WRITE,
+    &start::AGENT_START,
+    &fanout::WS_FANOUT,
+    &heartbeat::HEARTBEAT,
+];
+
+/// What to measure, and how.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The server's binary.
+    pub bin: PathBuf,
+    /// Names of the scenarios; all when there are none.
+    pub only: Vec<String>,
+    /// Pairs that count, 1 to 1000; one more runs before them.
+    pub repeats: u32,
+    /// How long one measurement takes, 100 ms to 10 min.
+    pub time: Duration,
+    /// The larger sizes, where a scenario has them.
+    pub large: bool,
+    /// Where `bench.json` and `bench.md` go; made if it is not there.
+    pub out: PathBuf,
+}
+
+/// What became of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Summary {
+    /// Scenarios that could not be measured.
+    pub failed: usize,
+    /// Targets that were missed.
+    pub missed: usize,
+}
+
+/// Name and one line of every scenario.
+pub fn list() -> Vec<(&'static str, &'static str)> {
+    ALL.iter().map(|about| (about.name, about.what)).collect()
+}
+
+/// Measures, prints the report as Markdown and writes it to files.
+///
+/// # Errors
+/// A name that there is not, or a report that cannot be written.
+pub async fn run(options: &Options) -> Result<Summary, String> {
+    let chosen = choose(&options.only)?;
+    fs::create_dir_all(&options.out)
+        .map_err(|why| format!("cannot make {}: {why}", options.out.display()))?;
+    let before = Machine::look(&std::env::temp_dir());
+    let mut rows = Vec::new();
+    for about in chosen {
+        eprintln!("{}: {}", about.name, about.what);
+        // A sandbox panics when the server does not do as it must; that fails this scenario, not the others.
+        let one = AssertUnwindSafe(measure(about, options)).catch_unwind().await;
+        let result = one.unwrap_or_else(|panic| Err(words(&*panic)));
+        rows.push(match result {
+            Ok(compared) => Row::Compared(Box::new(compared)),
+            Err(why) => {
+                eprintln!("{}: failed: {why}", about.name);
+                Row::Failed { name: about.name.to_owned(), why }
+            }
+        });
+    }
+    let report = Report {
+        at_unix_ms: wait::wall_millis(),
+        bin: options.bin.clone(),
+        repeats: options.repeats,
+        seconds: options.time.as_secs_f64(),
+        large: options.large,
+        load_after: machine::load_average(),
+        machine: before,
+        rows,
+    };
+    let text = report.markdown();
+    write(&options.out, "bench.md", text.as_bytes())?;
+    let json = serde_json::to_vec_pretty(&report).map_err(|why| why.to_string())?;
+    write(&options.out, "bench.json", &json)?;
+    print!("{text}");
+    println!("\nwritten to {}/bench.md and bench.json", options.out.display());
+    Ok(report.summary())
+}
+
+fn choose(only: &[String]) -> Result<Vec<&'static About>, String> {
+    for name in only {
+        if !ALL.iter().any(|about| about.name == name) {
+            let names: Vec<_> = ALL.iter().map(|about| about.name).collect();
+            return Err(format!("there is no scenario \"{name}\"; there are {}", names.join(", ")));
+        }
+    }
+    Ok(ALL
+        .into_iter()
+        .filter(|about| only.is_empty() || only.iter().any(|name| name == about.name))
+        .collect())
+}
+
+fn write(dir: &Path, name: &str, bytes: &[u8]) -> Result<(), String> {
+    let path = dir.join(name);
+    fs::write(&path, bytes).map_err(|why| format!("cannot write {}: {why}", path.display()))
+}
+
+/// What a panic said.
+fn words(panic: &(dyn std::any::Any + Send)) -> String {
+    let text =
+        panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("panicked").to_owned()
+}
+
+async fn measure(about: &About, options: &Options) -> Result<Compared, String> {
+    let context = Context { bin: options.bin.clone(), large: options.large };
+    let mut scenario = (about.set_up)(&context).await?;
+    let mut pairs = Vec::new();
+    for round in 0..=options.repeats {
+        let subject =
+            scenario.measure_subject(options.time).await.map_err(|why| format!("subject: {why}"))?;
+        let reference =
+            scenario.measure_reference(options.time).await.map_err(|why| format!("reference: {why}"))?;
+        let dropped = if round == 0 { " (warm-up, dropped)" } else { "" };
+        let (this, that) = (report::figure(subject.value), report::figure(reference.value));
+        eprintln!("  {round}/{}  {this} against {that} {}{dropped}", options.repeats, about.unit);
+        if round > 0 {
+            pairs.push((subject, reference));
+        }
+    }
+    let facts = scenario.facts().await.map_err(|why| format!("afterwards: {why}"))?;
+    Ok(Compared::new(about, &pairs, facts))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn names_are_unique_and_unknown_ones_are_refused_with_the_known() {
+        let names: BTreeSet<_> = list().into_iter().map(|(name, _)| name).collect();
+        assert_eq!(names.len(), ALL.len());
+        assert_eq!(choose(&[]).unwrap().len(), ALL.len());
+        let two = choose(&["heartbeat".into(), "read_agents".into()]).unwrap();
+        assert_eq!(two.iter().map(|about| about.name).collect::<Vec<_>>(), ["read_agents", "heartbeat"]);
+        let why = choose(&["fast".into()]).err().unwrap();
+        assert!(why.contains("\"fast\"") && why.contains("durable_write"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_cannot_run_is_a_failed_scenario_that_is_told() {
+        let out = tempfile::tempdir().unwrap();
+        let options = Options {
+            bin: "/nowhere/aito".into(),
+            only: vec!["read_agents".into()],
+            repeats: 1,
+            time: Duration::from_millis(100),
+            large: false,
+            out: out.path().join("deep/er"),
+        };
+        assert_eq!(run(&options).await.unwrap(), Summary { failed: 1, missed: 0 });
+        let text = fs::read_to_string(options.out.join("bench.md")).unwrap();
+        assert!(text.contains("/nowhere/aito") && text.contains("failed"), "{text}");
+        let json: serde_json::Value =
+            serde_json::from_slice(&fs::read(options.out.join("bench.json")).unwrap()).unwrap();
+        assert_eq!(json["rows"][0]["failed"]["name"], "read_agents");
+    }
+}

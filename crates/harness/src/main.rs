@@ -1,0 +1,212 @@
+//! `aito-harness`: measures the server, or kills it again and again.
+//!
+//! Invariants: whatever ends it, also a signal, no process of a sandbox is left behind; a failed chaos run names
+//! its seed.
+
+use std::{panic::AssertUnwindSafe, path::PathBuf, process::ExitCode, time::Duration};
+
+use aito_harness::{bench, chaos};
+use clap::{Args, Parser, Subcommand};
+use futures_util::FutureExt as _;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Measures the server, or kills it again and again; usually called by `cargo xtask bench` and `cargo xtask chaos`.
+#[derive(Parser)]
+#[command(name = "aito-harness", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Measure against references, in turn, and report medians, spreads and ratios
+    Bench(BenchArgs),
+    /// Kill the server at random moments and check that everything comes back as it must
+    Chaos(ChaosArgs),
+}
+
+#[derive(Args)]
+struct BenchArgs {
+    /// The server's binary
+    #[arg(long, value_name = "PATH", required_unless_present = "list")]
+    bin: Option<PathBuf>,
+    /// Only this scenario; may be given several times
+    #[arg(long, value_name = "NAME")]
+    only: Vec<String>,
+    /// Pairs that count; one more warms up
+    #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    repeats: u32,
+    /// How long one measurement takes, 0.1 to 600 seconds
+    #[arg(long, value_name = "S", default_value = "2", value_parser = seconds)]
+    seconds: Duration,
+    /// The larger sizes, where a scenario has them
+    #[arg(long)]
+    large: bool,
+    /// Where bench.json and bench.md go
+    #[arg(long, value_name = "DIR", default_value = "target/bench")]
+    out: PathBuf,
+    /// End with status 1 when a target is missed
+    #[arg(long)]
+    strict: bool,
+    /// Print the scenarios and end
+    #[arg(long)]
+    list: bool,
+}
+
+#[derive(Args)]
+struct ChaosArgs {
+    /// The server's binary
+    #[arg(long, value_name = "PATH")]
+    bin: PathBuf,
+    /// Where everything random comes from [default: the system, and printed]
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// How often the server is killed
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rounds: u32,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(why) => return failed(&format!("cannot start: {why}")),
+    };
+    // Dropping the future ends what runs in sandboxes, which a signal alone would not.
+    let status = runtime.block_on(async {
+        tokio::select! {
+            status = run(cli.command) => status,
+            number = interrupted() => {
+                eprintln!("aito-harness: ended by a signal");
+                ExitCode::from(128 + number)
+            }
+        }
+    });
+    runtime.shutdown_timeout(Duration::from_secs(2));
+    status
+}
+
+async fn run(command: Command) -> ExitCode {
+    match command {
+        Command::Bench(args) if args.list => {
+            for (name, what) in bench::list() {
+                println!("{name:<16}{what}");
+            }
+            ExitCode::SUCCESS
+        }
+        Command::Bench(args) => run_bench(args).await,
+        Command::Chaos(args) => run_chaos(args).await,
+    }
+}
+
+async fn run_bench(args: BenchArgs) -> ExitCode {
+    let Some(bin) = args.bin else { return failed("--bin is missing") };
+    let options = bench::Options {
+        bin,
+        only: args.only,
+        repeats: args.repeats,
+        time: args.seconds,
+        large: args.large,
+        out: args.out,
+    };
+    match bench::run(&options).await {
+        Err(why) => failed(&why),
+        Ok(summary) => {
+            let bad = summary.failed > 0 || (args.strict && summary.missed > 0);
+            println!("{} scenarios failed, {} targets missed", summary.failed, summary.missed);
+            if bad { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+        }
+    }
+}
+
+async fn run_chaos(args: ChaosArgs) -> ExitCode {
+    let seed = match args.seed.map_or_else(getrandom::u64, Ok) {
+        Ok(seed) => seed,
+        Err(why) => return failed(&format!("the system gives no seed: {why}")),
+    };
+    match AssertUnwindSafe(chaos::run(&args.bin, seed, args.rounds)).catch_unwind().await {
+        Ok(report) => {
+            println!(
+                "chaos: seed {seed}: {} kills, {} calls answered, {} not, {} events; everything as it must be",
+                report.kills, report.acknowledged, report.unanswered, report.events
+            );
+            ExitCode::SUCCESS
+        }
+        // What was wrong has been printed by the panic.
+        Err(_) => failed(&format!("chaos failed; again with: chaos --seed {seed} --rounds {}", args.rounds)),
+    }
+}
+
+/// Waits for SIGINT or SIGTERM and gives its number.
+async fn interrupted() -> u8 {
+    let (Ok(mut interrupt), Ok(mut terminate)) =
+        (signal(SignalKind::interrupt()), signal(SignalKind::terminate()))
+    else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => 2,
+        _ = terminate.recv() => 15,
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.1..=600.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("0.1 to 600".into()),
+    }
+}
+
+fn failed(why: &str) -> ExitCode {
+    eprintln!("aito-harness: {why}");
+    ExitCode::FAILURE
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    fn parsed(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_command_line_holds_together() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn lines_that_are_understood() {
+        let Command::Bench(args) =
+            parsed("x bench --bin b --only a --only c --repeats 3 --seconds 0.5 --large").unwrap().command
+        else {
+            panic!("not bench")
+        };
+        assert_eq!((args.only, args.repeats), (vec!["a".to_owned(), "c".to_owned()], 3));
+        assert_eq!((args.seconds, args.large, args.strict), (Duration::from_millis(500), true, false));
+        assert_eq!(args.out, PathBuf::from("target/bench"));
+        assert!(parsed("x bench --list").is_ok());
+        let Command::Chaos(args) = parsed("x chaos --bin b").unwrap().command else { panic!("not chaos") };
+        assert_eq!((args.seed, args.rounds), (None, 100));
+    }
+
+    #[test]
+    fn lines_that_are_refused() {
+        for line in [
+            "x",
+            "x bench",
+            "x bench --bin b --repeats 0",
+            "x bench --bin b --seconds 0",
+            "x bench --bin b --seconds x",
+            "x bench --bin b --seconds nan",
+            "x chaos",
+            "x chaos --bin b --rounds 0",
+            "x chaos --bin b --seed -1",
+        ] {
+            assert!(parsed(line).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! From domain values to wire types: explicit, pure, one function per type.
+
+use aito_api as api;
+use aito_application::fleet::{AgentView, ContainerStatus, Usage};
+use aito_domain::{
+    agent::{Desired, Exit, Health, LastExit, Lifecycle, Status},
+    event::Event,
+    history::HistoryEntry,
+    ports::{
+        heartbeats::Activity,
+        runtime::{LogChannel, LogLine},
+    },
+    spec::{AgentSpec, Tier},
+};
+
+pub(crate) fn status(status: Status) -> api::AgentStatus {
+    match status {
+        Status::Inactive => api::AgentStatus::Inactive,
+        Status::Starting => api::AgentStatus::Starting,
+        Status::Active => api::AgentStatus::Active,
+        Status::Stopping => api::AgentStatus::Stopping,
+        Status::Error => api::AgentStatus::Error,
+    }
+}
+
+pub(crate) fn health(health: Health) -> api::HealthState {
+    match health {
+        Health::Ok => api::HealthState::Ok,
+        Health::Unreachable => api::HealthState::Unreachable,
+        Health::CrashLoop => api::HealthState::CrashLoop,
+        Health::Unknown => api::HealthState::Unknown,
+    }
+}
+
+pub(crate) fn desired(desired: Desired) -> api::DesiredState {
+    match desired {
+        Desired::Running => api::DesiredState::Running,
+        Desired::Stopped => api::DesiredState::Stopped,
+    }
+}
+
+fn container(status: ContainerStatus) -> api::ContainerStatus {
+    match status {
+        ContainerStatus::Running => api::ContainerStatus::Running,
+        ContainerStatus::Exited => api::ContainerStatus::Exited,
+        ContainerStatus::Missing => api::ContainerStatus::Missing,
+        ContainerStatus::Unknown => api::ContainerStatus::Unknown,
+    }
+}
+
+fn activity(activity: Activity) -> api::Activity {
+    match activity {
+        Activity::Idle => api::Activity::Idle,
+        Activity::Working => api::Activity::Working,
+        Activity::Blocked => api::Activity::Blocked,
+    }
+}
+
+fn tier(tier: Tier) -> api::Tier {
+    match tier {
+        Tier::Head => api::Tier::Head,
+        Tier::Clevel => api::Tier::Clevel,
+    }
+}
+
+fn last_exit(last: &LastExit) -> api::LastExit {
+    let (code, signal) = match last.exit {
+        Exit::Code(code) => (Some(code), None),
+        Exit::Signal(signal) => (None, Some(signal)),
+        Exit::Lost(_) => (None, None),
+    };
+    api::LastExit { code, signal, reason: last.exit.to_string(), at: last.at.into() }
+}
+
+fn name(view: &AgentView) -> String {
+    view.spec.as_ref().map_or_else(|| view.agent.agent_type.to_string(), |spec| spec.name.clone())
+}
+
+fn loop_interval(view: &AgentView) -> u64 {
+    view.spec.as_ref().map_or(0, |spec| spec.loop_interval.as_secs())
+}
+
+pub(crate) fn agent_summary(view: &AgentView) -> api::AgentSummary {
+    api::AgentSummary {
+        id: view.agent.id.0,
+        agent_type: view.agent.agent_type.to_string(),
+        name: name(view),
+        status: status(view.agent.status()),
+        loop_interval: loop_interval(view),
+        last_heartbeat: view.heartbeat.as_ref().map(|row| row.at.into()),
+        container_status: container(view.container),
+    }
+}
+
+pub(crate) fn agent_detail(view: &AgentView) -> api::AgentDetail {
+    let beat = view.heartbeat.as_ref();
+    api::AgentDetail {
+        id: view.agent.id.0,
+        agent_type: view.agent.agent_type.to_string(),
+        name: name(view),
+        status: status(view.agent.status()),
+        profile_path: view.spec.as_ref().map(|spec| spec.profile.display().to_string()),
+        loop_interval: loop_interval(view),
+        last_heartbeat: beat.map(|row| row.at.into()),
+        loop_count: beat.map_or(0, |row| row.loop_count),
+        last_loop_at: beat.and_then(|row| row.last_loop_at).map(Into::into),
+        current_focus: view.agent.focus.clone(),
+        container_status: container(view.container),
+        container_id: view.container_id.clone(),
+        incarnation: view.agent.incarnation.0,
+        health: health(view.health),
+        tier: view.spec.as_ref().map_or(api::Tier::Clevel, |spec| tier(spec.tier)),
+        desired: desired(view.agent.desired),
+        activity: beat.and_then(|row| row.activity).map(activity),
+        restarts: view.agent.restarts,
+        last_exit: view.agent.last_exit.as_ref().map(last_exit),
+        stale: view.stale,
+    }
+}
+
+pub(crate) fn agent_health(view: &AgentView) -> api::AgentHealth {
+    let beat = view.heartbeat.as_ref();
+    let next_restart_at = match view.agent.lifecycle {
+        Lifecycle::Error { retry_at, .. } if view.agent.desired == Desired::Running => Some(retry_at.into()),
+        _ => None,
+    };
+    api::AgentHealth {
+        agent_type: view.agent.agent_type.to_string(),
+        health: health(view.health),
+        status: status(view.agent.status()),
+        desired: desired(view.agent.desired),
+        incarnation: view.agent.incarnation.0,
+        last_heartbeat: beat.map(|row| row.at.into()),
+        activity: beat.and_then(|row| row.activity).map(activity),
+        container_status: container(view.container),
+        restarts: view.agent.restarts,
+        last_exit: view.agent.last_exit.as_ref().map(last_exit),
+        next_restart_at,
+        stale: view.stale,
+    }
+}
+
+pub(crate) fn agent_spec(spec: &AgentSpec) -> api::AgentSpec {
+    let plain = spec.env.iter().map(|(name, value)| (name.clone(), api::EnvValue::Value(value.clone())));
+    let secret = spec
+        .secrets
+        .iter()
+        .map(|(name, secret)| (name.clone(), api::EnvValue::SecretRef(secret.to_string())));
+    let millis = |length: std::time::Duration| u64::try_from(length.as_millis()).unwrap_or(u64::MAX);
+    api::AgentSpec {
+        agent_type: spec.agent_type.to_string(),
+        name: spec.name.clone(),
+        tier: tier(spec.tier),
+        image: spec.image.clone(),
+        command: spec.command.clone().unwrap_or_default(),
+        loop_interval: spec.loop_interval.as_secs(),
+        heartbeat_interval: spec.heartbeat_interval.as_secs(),
+        grace_seconds: spec.grace.as_secs(),
+        profile_path: Some(spec.profile.display().to_string()),
+        env: plain.chain(secret).collect(),
+        limits: api::Limits {
+            memory_bytes: spec.limits.memory_bytes,
+            cpus: spec.limits.cpu_millis.map(|millis| f64::from(millis) / 1000.0),
+            processes: spec.limits.pids.map(u64::from),
+        },
+        restart: api::RestartPolicy {
+            initial_delay_ms: millis(spec.restart.initial),
+            max_delay_ms: millis(spec.restart.max),
+            reset_after_ms: millis(spec.restart.reset_after),
+            crash_loop_after: spec.restart.crash_loop_after,
+        },
+    }
+}
+
+pub(crate) fn agent_stats(usage: Usage) -> api::AgentStats {
+    api::AgentStats {
+        container_id: usage.container_id,
+        cpu_percent: usage.cpu_percent,
+        cpu_seconds: usage.stats.cpu.as_secs_f64(),
+        memory_bytes: usage.stats.memory_bytes,
+        processes: u64::from(usage.stats.processes),
+        read_at: usage.stats.at.into(),
+    }
+}
+
+pub(crate) fn event(event: Event) -> api::Event {
+    api::Event {
+        id: event.id.0,
+        event_type: event.event_type,
+        source_agent: event.source_agent.map(|id| id.0),
+        actor: event.actor.to_string(),
+        payload: event.body,
+        created_at: event.created_at.into(),
+        position: event.position.to_string(),
+    }
+}
+
+pub(crate) fn history(entry: HistoryEntry) -> api::HistoryEntry {
+    api::HistoryEntry {
+        id: entry.id.0,
+        action_type: entry.action_type.to_string(),
+        summary: entry.summary,
+        created_at: entry.created_at.into(),
+        details: entry.details,
+    }
+}
+
+pub(crate) fn log_line(line: LogLine) -> api::LogLine {
+    let stream = match line.channel {
+        LogChannel::Stdout => api::LogStream::Stdout,
+        LogChannel::Stderr => api::LogStream::Stderr,
+    };
+    api::LogLine { at: line.at.into(), stream, message: line.text }
+}

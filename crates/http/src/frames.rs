@@ -1,0 +1,198 @@
+//! Encodes an event once for all listeners, when the first one wants it: its own frame, where it has one, and
+//! the `event` frame.
+//!
+//! Invariant: of the frames that pass a listener's filter the last one carries `last: true` (HTTP contract,
+//! WebSocket), so a listener that saw it has the whole event.
+
+use std::sync::OnceLock;
+
+use aito_api::{AgentStatus, AgentStatusPayload, Frame, HealthState, frame_type};
+use aito_domain::event::{Event, Payload};
+use bytestring::ByteString;
+use serde::Serialize;
+
+use crate::convert;
+
+/// The kinds of frame that a listener can ask for.
+pub(crate) const FRAME_TYPES: [&str; 4] =
+    [frame_type::AGENT_STATUS, frame_type::DECISION_VOTE, frame_type::WORKER_LOG, frame_type::EVENT];
+
+/// An event's frames as they are sent.
+#[derive(Debug)]
+pub struct Frames {
+    event: Event,
+    /// Made when somebody listens: most events of a quiet installation are heard by nobody.
+    encoded: OnceLock<Encoded>,
+}
+
+#[derive(Debug)]
+struct Encoded {
+    specific: Option<Specific>,
+    event: ByteString,
+}
+
+#[derive(Debug, Clone)]
+struct Specific {
+    kind: &'static str,
+    /// When the `event` frame follows.
+    followed: ByteString,
+    /// When it is all that the listener wants.
+    alone: ByteString,
+}
+
+impl Frames {
+    /// What to send to a listener with this filter, in order.
+    pub(crate) fn for_filter(&self, filter: &Filter) -> impl Iterator<Item = ByteString> {
+        let wants_event = filter.passes(frame_type::EVENT);
+        let encoded = self.encoded.get_or_init(|| encode_all(&self.event));
+        let specific = encoded.specific.as_ref().filter(|specific| filter.passes(specific.kind));
+        let first = specific.map(|s| if wants_event { s.followed.clone() } else { s.alone.clone() });
+        first.into_iter().chain(wants_event.then(|| encoded.event.clone()))
+    }
+}
+
+/// Which kinds of frame a listener asked for.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Filter(Option<Vec<String>>);
+
+impl Filter {
+    /// From the parameter `types`; `None` when a name is not known.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
+        names.iter().all(|name| FRAME_TYPES.contains(&name.as_str())).then_some(Self(Some(names)))
+    }
+
+    pub(crate) fn passes(&self, kind: &str) -> bool {
+        self.0.as_ref().is_none_or(|names| names.iter().any(|name| name == kind))
+    }
+}
+
+/// Takes an event to be sent.
+pub fn encode(event: &Event) -> Frames {
+    Frames { event: event.clone(), encoded: OnceLock::new() }
+}
+
+/// [`Frame`] without its own copy of the payload.
+#[derive(Serialize)]
+struct Written<'a, P> {
+    r#type: &'a str,
+    payload: &'a P,
+    id: uuid::Uuid,
+    position: &'a str,
+    timestamp: aito_api::Timestamp,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    last: bool,
+}
+
+fn encode_all(event: &Event) -> Encoded {
+    let position = event.position.to_string();
+    let specific = agent_status(event).map(|payload| {
+        let kind = frame_type::AGENT_STATUS;
+        let frame = |last| written(event, &position, kind, &payload, last);
+        Specific { kind, followed: frame(false), alone: frame(true) }
+    });
+    let wire = convert::event(event.clone());
+    Encoded { specific, event: written(event, &position, frame_type::EVENT, &wire, true) }
+}
+
+fn written(event: &Event, position: &str, r#type: &str, payload: &impl Serialize, last: bool) -> ByteString {
+    let (id, timestamp) = (event.id.0, event.created_at.into());
+    let frame = Written { r#type, payload, id, position, timestamp, last };
+    // As with `text`: strings, numbers and JSON values only.
+    serde_json::to_string(&frame).unwrap_or_default().into()
+}
+
+/// A frame as text.
+pub(crate) fn text(frame: &Frame) -> ByteString {
+    // Frames hold strings, numbers and JSON values only: turning them into text cannot fail.
+    serde_json::to_string(frame).unwrap_or_default().into()
+}
+
+/// The status that an event tells of, if it tells of one.
+fn agent_status(event: &Event) -> Option<AgentStatusPayload> {
+    let (agent_type, status, health) = match event.payload() {
+        Payload::AgentStarting(it) => (it.agent_type, it.status, None),
+        Payload::AgentStarted(it) => (it.agent_type, it.status, None),
+        Payload::AgentStopping(it) => (it.agent_type, it.status, None),
+        Payload::AgentStopped(it) => (it.agent_type, it.status, None),
+        Payload::AgentError(it) => (it.agent_type, it.status, None),
+        Payload::AgentUnreachable(it) => (it.agent_type, it.status, Some(HealthState::Unreachable)),
+        Payload::AgentRecovered(it) => (it.agent_type, it.status, Some(HealthState::Ok)),
+        Payload::AgentRegistered(_)
+        | Payload::AgentFocusChanged(_)
+        | Payload::HistoryRecorded(_)
+        | Payload::Unknown { .. } => return None,
+    };
+    let status: AgentStatus = convert::status(status);
+    Some(AgentStatusPayload { agent_type: agent_type.to_string(), status, health })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use super::*;
+    use aito_domain::{
+        agent::Status,
+        event::{Actor, AgentMoved},
+        id::{EventId, Incarnation},
+        time::millis,
+    };
+    use serde_json::{Value, json};
+
+    fn event(payload: &Payload) -> Event {
+        Event {
+            id: EventId(uuid::Uuid::nil()),
+            position: "abcd-7".parse().unwrap(),
+            event_type: payload.event_type().to_owned(),
+            source_agent: None,
+            actor: Actor::System,
+            body: payload.body(),
+            created_at: millis(0),
+        }
+    }
+
+    fn started() -> Payload {
+        Payload::AgentStarted(AgentMoved {
+            agent_type: "ceo".parse().unwrap(),
+            status: Status::Active,
+            incarnation: Incarnation(1),
+        })
+    }
+
+    fn sent(frames: &Frames, types: Option<&str>) -> Vec<Value> {
+        let filter = types.map_or_else(Filter::default, |types| Filter::parse(types).unwrap());
+        frames.for_filter(&filter).map(|text| serde_json::from_str(&text).unwrap()).collect()
+    }
+
+    #[test]
+    fn the_specific_frame_goes_first_and_the_last_that_passes_says_so() {
+        let frames = encode(&event(&started()));
+        let all = sent(&frames, None);
+        for frame in &all {
+            let read: Frame = serde_json::from_value(frame.clone()).unwrap();
+            assert_eq!(serde_json::to_value(read).unwrap(), *frame, "what is written is the wire type");
+        }
+        assert_eq!(
+            all[0],
+            json!({"type": "agent_status", "payload": {"agentType": "ceo", "status": "active"},
+                   "id": uuid::Uuid::nil(), "position": "abcd-7", "timestamp": "1970-01-01T00:00:00.000Z"})
+        );
+        assert_eq!((all[1]["type"].as_str(), all[1]["last"].as_bool()), (Some("event"), Some(true)));
+        assert_eq!(all[1]["payload"]["eventType"], "agent_started");
+        assert_eq!(all.len(), 2);
+
+        let only_status = sent(&frames, Some("agent_status"));
+        assert_eq!((only_status.len(), &only_status[0]["last"]), (1, &json!(true)));
+        let only_event = sent(&frames, Some("event"));
+        assert_eq!((only_event.len(), &only_event[0]["type"]), (1, &json!("event")));
+        assert!(sent(&frames, Some("worker_log")).is_empty());
+    }
+
+    #[test]
+    fn unknown_frame_types_are_refused_and_unknown_events_are_told() {
+        assert!(Filter::parse("event,odd").is_none() && Filter::parse("").is_none());
+        let odd = Payload::Unknown { event_type: "later".into(), body: json!({"x": 1}) };
+        let frames = sent(&encode(&event(&odd)), None);
+        assert_eq!((frames.len(), &frames[0]["payload"]["payload"]), (1, &json!({"x": 1})));
+    }
+}

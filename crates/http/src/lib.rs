@@ -1,0 +1,20 @@
+//! The HTTP face: routes, extractors, WebSocket, problem documents, OpenAPI.
+//!
+//! Invariants: a handler extracts, calls one use case, converts; no SQL, no adapter, no rule of the business;
+//! every answer that is not a success is a problem document, every one carries `X-Request-Id`.
+
+mod convert;
+mod extract;
+mod frames;
+mod guard;
+mod openapi;
+mod problem;
+mod routes;
+mod server;
+mod state;
+mod ws;
+
+pub use frames::{Frames, encode};
+pub use openapi::document;
+pub use server::{Listener, serve};
+pub use state::{Access, AppState};

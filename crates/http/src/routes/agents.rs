@@ -1,0 +1,404 @@
+//! Agents: lists and details, start, stop, restart, heartbeats, history, logs, use.
+
+use std::time::Duration;
+
+use actix_web::{HttpRequest, HttpResponse, http::header, web};
+use aito_api as api;
+use aito_api::ProblemKind;
+use aito_application::{heartbeat::Beat, history::NewEntry};
+use aito_domain::{
+    agent::{Agent, Status},
+    id::{AgentType, Incarnation},
+    ports::{history_store::HistoryCursor, runtime::LogQuery},
+    time::{Timestamp, millis, truncate},
+};
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use futures_util::{StreamExt as _, stream};
+
+use crate::{
+    convert,
+    extract::{Body, Query, agent_type},
+    guard::{Caller, Operator},
+    problem::ApiError,
+    state::AppState,
+};
+
+type State = web::Data<AppState>;
+
+/// The most lines of a log in one answer.
+const MAX_TAIL: u32 = 5000;
+/// How often a followed log that is silent says that it lives.
+const KEEP_ALIVE: Duration = Duration::from_secs(15);
+
+/// Every agent.
+#[utoipa::path(
+    get, path = "/agents", tag = "agents",
+    params(("status" = Option<String>, Query, description = "inactive, starting, active, stopping or error")),
+    responses(
+        (status = 200, description = "Agents", body = api::AgentList),
+        (status = 422, description = "Invalid query", body = api::Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The database is away", body = api::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn list(
+    state: State,
+    _: Operator,
+    req: HttpRequest,
+) -> Result<web::Json<api::AgentList>, ApiError> {
+    let mut query = Query::of(&req)?;
+    let limit = query.limit("limit", 500, 500) as usize;
+    let status = query.parsed("status", "one of inactive, starting, active, stopping, error", |text| {
+        text.parse::<Status>().ok()
+    });
+    let after = query.parsed("cursor", "the nextCursor of an answer", |text| text.parse::<AgentType>().ok());
+    query.done()?;
+    let mut views = state.fleet.views().await?;
+    views.sort_by_key(|view| order(&view.agent.agent_type));
+    views.retain(|view| status.is_none_or(|wanted| view.agent.status() == wanted));
+    views.retain(|view| after.as_ref().is_none_or(|after| order(&view.agent.agent_type) > order(after)));
+    let next_cursor = (views.len() > limit).then(|| views[limit - 1].agent.agent_type.to_string());
+    let agents = views.iter().take(limit).map(convert::agent_summary).collect();
+    Ok(web::Json(api::AgentList { agents, next_cursor }))
+}
+
+/// The built-in types first, in the contract's order, then the others by name.
+fn order(agent_type: &AgentType) -> (usize, String) {
+    let built_in = AgentType::BUILT_IN.iter().position(|name| *name == agent_type.as_str());
+    (built_in.unwrap_or(usize::MAX), agent_type.to_string())
+}
+
+/// One agent.
+#[utoipa::path(
+    get, path = "/agents/{type}", tag = "agents", params(("type" = String, Path, description = "Agent type")),
+    responses(
+        (status = 200, description = "The agent", body = api::AgentDetail),
+        (status = 404, description = "No such agent", body = api::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn detail(
+    state: State,
+    _: Operator,
+    path: web::Path<String>,
+) -> Result<web::Json<api::AgentDetail>, ApiError> {
+    let view = state.fleet.view(&agent_type(&path)?).await?;
+    Ok(web::Json(convert::agent_detail(&view)))
+}
+
+/// How one agent does.
+#[utoipa::path(
+    get, path = "/agents/{type}/health", tag = "agents", params(("type" = String, Path, description = "Agent type")),
+    responses(
+        (status = 200, description = "How it does", body = api::AgentHealthAnswer),
+        (status = 404, description = "No such agent", body = api::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn health(
+    state: State,
+    _: Operator,
+    path: web::Path<String>,
+) -> Result<web::Json<api::AgentHealthAnswer>, ApiError> {
+    let view = state.fleet.view(&agent_type(&path)?).await?;
+    Ok(web::Json(api::AgentHealthAnswer { success: true, health: convert::agent_health(&view) }))
+}
+
+/// How one agent is configured; secrets as references.
+#[utoipa::path(
+    get, path = "/agents/{type}/spec", tag = "agents", params(("type" = String, Path, description = "Agent type")),
+    responses(
+        (status = 200, description = "The specification", body = api::AgentSpecAnswer),
+        (status = 404, description = "No such agent", body = api::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It is not configured any more", body = api::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn spec(
+    state: State,
+    _: Operator,
+    path: web::Path<String>,
+) -> Result<web::Json<api::AgentSpecAnswer>, ApiError> {
+    let agent_type = agent_type(&path)?;
+    state.fleet.agent(&agent_type).await?;
+    let spec = convert::agent_spec(state.fleet.spec(&agent_type)?);
+    Ok(web::Json(api::AgentSpecAnswer { success: true, spec }))
+}
+
+/// Starts an agent; one that runs already is a success.
+#[utoipa::path(
+    post, path = "/agents/{type}/start", tag = "agents", params(("type" = String, Path, description = "Agent type")),
+    responses(
+        (status = 200, description = "Started, or running already", body = api::Started),
+        (status = 404, description = "No such agent", body = api::Problem, content_type = "application/problem+json"),
+        (status = 422, description = "It cannot start as configured; nothing changed", body = api::Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Runtime or database away; the text says whether it will be tried again", body = api::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn start(
+    state: State,
+    caller: Operator,
+    path: web::Path<String>,
+) -> Result<web::Json<api::Started>, ApiError> {
+    let container_id = state.fleet.start(&agent_type(&path)?, &caller.0.actor()).await?;
+    Ok(web::Json(api::Started { success: true, message: format!("Agent {path} started"), container_id }))
+}
+
+/// Stops an agent, gracefully and then by force; one that does not run is a success.
+#[utoipa::path(
+    post, path = "/agents/{type}/stop", tag = "agents", params(("type" = String, Path, description = "Agent type")),
+    responses(
+        (status = 200, description = "Stopped", body = api::Stopped),
+        (status = 404, description = "No such agent", body = api::Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Runtime or database away; the text says whether it will be tried again", body = api::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn stop(
+    state: State,
+    caller: Operator,
+    path: web::Path<String>,
+) -> Result<web::Json<api::Stopped>, ApiError> {
+    state.fleet.stop(&agent_type(&path)?, &caller.0.actor()).await?;
+    Ok(web::Json(api::Stopped { success: true, message: format!("Agent {path} stopped") }))
+}
+
+/// Restarts an agent; one that does not run is started.
+#[utoipa::path(
+    post, path = "/agents/{type}/restart", tag = "agents", params(("type" = String, Path, description = "Agent type")),
+    responses(
+        (status = 200, description = "Restarted", body = api::Started),
+        (status = 404, description = "No such agent", body = api::Problem, content_type = "application/problem+json"),
+        (status = 422, description = "It cannot start as configured; nothing changed", body = api::Problem, content_type = "application/problem+json"),
+        (status = 503, description = "Runtime or database away; the text says whether it will be tried again", body = api::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn restart(
+    state: State,
+    caller: Operator,
+    path: web::Path<String>,
+) -> Result<web::Json<api::Started>, ApiError> {
+    let container_id = state.fleet.restart(&agent_type(&path)?, &caller.0.actor()).await?;
+    Ok(web::Json(api::Started { success: true, message: format!("Agent {path} restarted"), container_id }))
+}
+
+/// The agent that a caller speaks for: itself, or, on an open listener, any agent's present incarnation.
+async fn speaker(state: &AppState, caller: &Caller, path: &str) -> Result<(Agent, Incarnation), ApiError> {
+    let wanted = agent_type(path)?;
+    match caller {
+        Caller::Agent(agent) if agent.agent_type == wanted => Ok(((**agent).clone(), agent.incarnation)),
+        Caller::Agent(agent) => Err(ApiError::new(
+            ProblemKind::Forbidden,
+            format!("agent {} may speak for itself only, not for {wanted}", agent.agent_type),
+        )),
+        Caller::Anonymous => {
+            let agent = state.fleet.agent(&wanted).await?;
+            if agent.incarnation == Incarnation::default() {
+                return Err(ApiError::new(
+                    ProblemKind::Conflict,
+                    format!("agent {wanted} was never started"),
+                ));
+            }
+            let incarnation = agent.incarnation;
+            Ok((agent, incarnation))
+        }
+    }
+}
+
+/// Hears an agent and answers what is wanted of it.
+#[utoipa::path(
+    post, path = "/agents/{type}/heartbeat", tag = "agents", params(("type" = String, Path, description = "Agent type")),
+    request_body = api::HeartbeatRequest,
+    responses(
+        (status = 200, description = "The control channel", body = api::HeartbeatAnswer),
+        (status = 401, description = "No valid credential, or of a past incarnation", body = api::Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Another agent", body = api::Problem, content_type = "application/problem+json"),
+        (status = 404, description = "No such agent", body = api::Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Invalid body", body = api::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn heartbeat(
+    state: State,
+    caller: Caller,
+    path: web::Path<String>,
+    body: Body<api::HeartbeatRequest>,
+) -> Result<web::Json<api::HeartbeatAnswer>, ApiError> {
+    let (agent, incarnation) = speaker(&state, &caller, &path).await?;
+    let beat = Beat {
+        loop_count: body.0.loop_count,
+        focus: body.0.current_focus.map(|focus| Some(focus).filter(|text| !text.is_empty())),
+        last_loop_at: body.0.last_loop_at,
+        activity: body.0.status,
+    };
+    let control = state.heartbeats.heard(agent, incarnation, beat).await?;
+    Ok(web::Json(api::HeartbeatAnswer {
+        success: true,
+        loop_interval: control.loop_interval.as_secs(),
+        settings_version: control.settings_version,
+        desired: convert::desired(control.desired),
+        mailbox: control.mailbox,
+    }))
+}
+
+/// An agent's history, newest first.
+#[utoipa::path(
+    get, path = "/agents/{type}/history", tag = "agents",
+    params(
+        ("type" = String, Path, description = "Agent type"),
+        ("limit" = Option<u32>, Query, description = "1 to 500; 50 if absent"),
+        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before"),
+    ),
+    responses(
+        (status = 200, description = "Rows, newest first", body = api::HistoryList),
+        (status = 404, description = "No such agent", body = api::Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Invalid query", body = api::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn history(
+    state: State,
+    caller: Caller,
+    path: web::Path<String>,
+    req: HttpRequest,
+) -> Result<web::Json<api::HistoryList>, ApiError> {
+    let agent = match &caller {
+        Caller::Agent(_) => speaker(&state, &caller, &path).await?.0,
+        Caller::Anonymous => state.fleet.agent(&agent_type(&path)?).await?,
+    };
+    let mut query = Query::of(&req)?;
+    let limit = query.limit("limit", 50, 500);
+    let before = query.parsed("cursor", "the nextCursor of an answer", history_cursor);
+    query.done()?;
+    let rows = state.history.list(agent.id, before, limit).await?;
+    let last = rows.last().filter(|_| rows.len() == limit as usize);
+    let next_cursor =
+        last.map(|row| URL_SAFE_NO_PAD.encode(format!("{}.{}", row.created_at.timestamp_millis(), row.id)));
+    Ok(web::Json(api::HistoryList { history: rows.into_iter().map(convert::history).collect(), next_cursor }))
+}
+
+fn history_cursor(text: &str) -> Option<HistoryCursor> {
+    let plain = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+    let (at, id) = plain.split_once('.')?;
+    Some(HistoryCursor { at: millis(at.parse().ok()?), id: id.parse().ok()? })
+}
+
+/// Adds a row to an agent's history.
+#[utoipa::path(
+    post, path = "/agents/{type}/history", tag = "agents",
+    params(
+        ("type" = String, Path, description = "Agent type"),
+        ("Idempotency-Key" = Option<String>, Header, description = "A repetition with the same key within 24 h stores nothing and gets the first answer; 1 to 255 visible characters"),
+    ),
+    request_body = api::NewHistory,
+    responses(
+        (status = 201, description = "Added", body = api::HistoryCreated),
+        (status = 401, description = "No valid credential, or of a past incarnation", body = api::Problem, content_type = "application/problem+json"),
+        (status = 403, description = "Another agent", body = api::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The key was used for another row", body = api::Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Invalid body", body = api::Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The database takes no changes", body = api::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn record(
+    state: State,
+    caller: Caller,
+    path: web::Path<String>,
+    req: HttpRequest,
+    body: Body<api::NewHistory>,
+) -> Result<HttpResponse, ApiError> {
+    let key = idempotency_key(&req)?;
+    let (agent, incarnation) = speaker(&state, &caller, &path).await?;
+    let new = NewEntry {
+        action_type: body.0.action_type.unwrap_or_default(),
+        summary: body.0.summary.unwrap_or_default(),
+        details: body.0.details,
+    };
+    let entry = state.history.record(&agent, incarnation, new, &caller.actor(), key.as_deref()).await?;
+    let created = api::HistoryCreated { success: true, history: convert::history(entry) };
+    let location = format!("/agents/{path}/history/{}", created.history.id);
+    Ok(HttpResponse::Created().insert_header((header::LOCATION, location)).json(created))
+}
+
+fn idempotency_key(req: &HttpRequest) -> Result<Option<String>, ApiError> {
+    let Some(value) = req.headers().get("idempotency-key") else { return Ok(None) };
+    let key = value
+        .to_str()
+        .ok()
+        .filter(|key| (1..=255).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic()));
+    key.map(|key| Some(key.to_owned()))
+        .ok_or_else(|| ApiError::fault("Idempotency-Key", "must have 1 to 255 visible characters"))
+}
+
+/// What an agent wrote; with `follow=true` as a stream of server-sent events.
+#[utoipa::path(
+    get, path = "/agents/{type}/logs", tag = "agents",
+    params(
+        ("type" = String, Path, description = "Agent type"),
+        ("tail" = Option<u32>, Query, description = "The last so many lines, 1 to 5000; 100 if absent"),
+        ("since" = Option<String>, Query, description = "Lines from this time on (RFC 3339)"),
+        ("follow" = Option<bool>, Query, description = "Go on, as server-sent events, also with the incarnations that come"),
+        ("previous" = Option<bool>, Query, description = "Of the incarnation before the present one, as long as it is kept"),
+    ),
+    responses(
+        (status = 200, description = "Lines, oldest first", body = api::LogList),
+        (status = 404, description = "No such agent, or it has no container", body = api::Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Invalid query", body = api::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn logs(
+    state: State,
+    _: Operator,
+    path: web::Path<String>,
+    req: HttpRequest,
+) -> Result<HttpResponse, ApiError> {
+    let (mut query, previous) = log_query(&req)?;
+    // What only asks for the head of the answer wants no stream.
+    query.follow &= req.method() == actix_web::http::Method::GET;
+    let lines = state.fleet.logs(&agent_type(&path)?, &query, previous).await?;
+    if !query.follow {
+        let logs = lines.map(convert::log_line).collect().await;
+        return Ok(HttpResponse::Ok().json(api::LogList { logs }));
+    }
+    let data = lines.map(|line| {
+        format!("data: {}\n\n", serde_json::to_string(&convert::log_line(line)).unwrap_or_default())
+    });
+    let stop = state.stop.clone();
+    let frames = stream::unfold((Box::pin(data), stop), |(mut data, stop)| async move {
+        let next = tokio::select! {
+            () = stop.cancelled() => None,
+            next = tokio::time::timeout(KEEP_ALIVE, data.next()) => next.unwrap_or_else(|_| Some(":\n\n".to_owned())),
+        };
+        next.map(|text| (Ok::<_, actix_web::Error>(web::Bytes::from(text)), (data, stop)))
+    });
+    let mut response = HttpResponse::Ok();
+    response
+        .insert_header((header::CACHE_CONTROL, "no-store"))
+        .insert_header((header::CONTENT_ENCODING, "identity"));
+    Ok(response.content_type("text/event-stream").streaming(frames))
+}
+
+fn log_query(req: &HttpRequest) -> Result<(LogQuery, bool), ApiError> {
+    let mut query = Query::of(req)?;
+    let tail = query.limit("tail", 100, MAX_TAIL);
+    let since = query.parsed("since", "a time as RFC 3339 writes it", |text| {
+        chrono::DateTime::parse_from_rfc3339(text).ok().map(|at| truncate(Timestamp::from(at)))
+    });
+    let follow = query.parsed("follow", "true or false", |text| text.parse().ok()).unwrap_or(false);
+    let previous = query.parsed("previous", "true or false", |text| text.parse().ok()).unwrap_or(false);
+    query.done()?;
+    Ok((LogQuery { tail: Some(tail), since, follow }, previous))
+}
+
+/// What an agent's container uses at the moment.
+#[utoipa::path(
+    get, path = "/agents/{type}/stats", tag = "agents", params(("type" = String, Path, description = "Agent type")),
+    responses(
+        (status = 200, description = "What it uses", body = api::AgentStatsAnswer),
+        (status = 404, description = "No such agent", body = api::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It does not run", body = api::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn stats(
+    state: State,
+    _: Operator,
+    path: web::Path<String>,
+) -> Result<web::Json<api::AgentStatsAnswer>, ApiError> {
+    let usage = state.fleet.usage(&agent_type(&path)?).await?;
+    let usage =
+        (usage.ok_or_else(|| ApiError::new(ProblemKind::Conflict, format!("agent {path} does not run"))))?;
+    Ok(web::Json(api::AgentStatsAnswer { success: true, stats: convert::agent_stats(usage) }))
+}

@@ -1,0 +1,82 @@
+//! The event log, newest first.
+
+use actix_web::{HttpRequest, web};
+use aito_api as api;
+use aito_domain::{event::Position, id::AgentId};
+
+use crate::{
+    convert,
+    extract::{Query, agent_type},
+    guard::Operator,
+    problem::ApiError,
+    state::AppState,
+};
+
+type State = web::Data<AppState>;
+
+/// The newest events of the whole company.
+#[utoipa::path(
+    get, path = "/events", tag = "events",
+    params(
+        ("limit" = Option<u32>, Query, description = "1 to 500; 100 if absent"),
+        ("type" = Option<String>, Query, description = "Events of this type only"),
+        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before"),
+    ),
+    responses(
+        (status = 200, description = "Events, newest first", body = api::EventList),
+        (status = 422, description = "Invalid query", body = api::Problem, content_type = "application/problem+json"),
+        (status = 503, description = "The database is away", body = api::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn list(
+    state: State,
+    _: Operator,
+    req: HttpRequest,
+) -> Result<web::Json<api::EventList>, ApiError> {
+    page(&state, &req, None).await
+}
+
+/// The newest events about or from one agent.
+#[utoipa::path(
+    get, path = "/agents/{type}/events", tag = "agents",
+    params(
+        ("type" = String, Path, description = "Agent type"),
+        ("limit" = Option<u32>, Query, description = "1 to 500; 100 if absent"),
+        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before"),
+    ),
+    responses(
+        (status = 200, description = "Events, newest first", body = api::EventList),
+        (status = 404, description = "No such agent", body = api::Problem, content_type = "application/problem+json"),
+        (status = 422, description = "Invalid query", body = api::Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn of_agent(
+    state: State,
+    _: Operator,
+    path: web::Path<String>,
+    req: HttpRequest,
+) -> Result<web::Json<api::EventList>, ApiError> {
+    let agent = state.fleet.agent(&agent_type(&path)?).await?;
+    page(&state, &req, Some(agent.id)).await
+}
+
+async fn page(
+    state: &AppState,
+    req: &HttpRequest,
+    agent: Option<AgentId>,
+) -> Result<web::Json<api::EventList>, ApiError> {
+    let mut query = Query::of(req)?;
+    let limit = query.limit("limit", 100, 500);
+    let event_type = query.parsed("type", "an event type: 1 to 64 of a-z and _", |text| {
+        let form = (1..=64).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        form.then(|| text.to_owned())
+    });
+    let cursor = query.parsed("cursor", "the nextCursor of an answer", |text| text.parse::<Position>().ok());
+    query.done()?;
+    let events = state.events.list(event_type, agent, cursor, limit).await?;
+    let next_cursor = (events.len() == limit as usize)
+        .then(|| events.last().map(|event| event.position.to_string()))
+        .flatten();
+    Ok(web::Json(api::EventList { events: events.into_iter().map(convert::event).collect(), next_cursor }))
+}
