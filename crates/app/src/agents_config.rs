@@ -155,6 +155,7 @@ fn one(name: &str, raw: &RawAgent, data_dir: &Path) -> Result<AgentSpec, Bad> {
         tier: raw.tier.unwrap_or_else(|| built_in.map_or(Tier::Clevel, |(_, _, tier)| *tier)),
         // Comes with a runtime that uses images.
         image: None,
+        mounts: Vec::new(),
         command: raw.command.clone(),
         loop_interval: seconds(
             "loop_interval",

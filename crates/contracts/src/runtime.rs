@@ -100,6 +100,7 @@ pub fn spec(agent_type: &AgentType) -> AgentSpec {
         name: format!("{agent_type} agent"),
         tier: Tier::Clevel,
         image: None,
+        mounts: Vec::new(),
         command: None,
         loop_interval: Duration::from_secs(60),
         heartbeat_interval: Duration::from_secs(10),

@@ -18,8 +18,8 @@ use aito_domain::{
     ports::{
         clock::Clock,
         runtime::{
-            ContainerRuntime, Hint, LogChannel, LogLine, LogQuery, RuntimeError, Start, Started, Stats,
-            Stopped, Unenforced,
+            ContainerRuntime, Foreign, Hint, LogChannel, LogLine, LogQuery, RuntimeError, Start, Started,
+            Stats, Stopped, Unenforced,
         },
     },
     spec::AgentSpec,
@@ -283,6 +283,11 @@ impl ContainerRuntime for FakeRuntime {
         self.enter().await?;
         self.vanish(key);
         self.leave(())
+    }
+
+    async fn foreign(&self) -> Result<Vec<Foreign>, RuntimeError> {
+        self.enter().await?;
+        Ok(Vec::new())
     }
 
     async fn list(&self) -> Result<Vec<Container>, RuntimeError> {

@@ -134,7 +134,7 @@ pub struct InstallationRecord {
     pub key_fingerprint: String,
     /// Where agents run.
     pub runtime: RuntimeKind,
-    /// The engine that they run on, as the runtime names it.
+    /// The engine that they run on, as the runtime names it; empty until one has answered.
     pub engine_id: String,
 }
 

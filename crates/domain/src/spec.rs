@@ -15,8 +15,10 @@ pub struct AgentSpec {
     pub name: String,
     /// The agent's place in the company.
     pub tier: Tier,
-    /// The container image; local processes have none.
+    /// The container image, by name or by digest; local processes need none.
     pub image: Option<String>,
+    /// Directories and files of the host that the container sees; local processes see the host anyway.
+    pub mounts: Vec<Mount>,
     /// Program and arguments; `None` runs the reference agent.
     pub command: Option<Vec<String>>,
     /// Seconds between two loops of the agent, at least 1.
@@ -35,6 +37,17 @@ pub struct AgentSpec {
     pub limits: Limits,
     /// When and how often a dead agent is started again.
     pub restart: RestartPolicy,
+}
+
+/// A directory or file of the host inside a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Where it lies on the host; absolute.
+    pub source: PathBuf,
+    /// Where the agent sees it; absolute.
+    pub target: PathBuf,
+    /// Whether the agent may only read it.
+    pub read_only: bool,
 }
 
 /// An agent's place: heads hold the seats of votes, the C-level advises (HTTP contract, Agents).

@@ -26,7 +26,7 @@ use aito_domain::{
     fleet::{ContainerKey, ContainerState},
     id::InstallationId,
     ports::runtime::{
-        ContainerRuntime, LogChannel, LogLine, LogQuery, RuntimeError, Start, Started, Stopped,
+        ContainerRuntime, LogChannel, LogLine, LogQuery, PLACES, RuntimeError, Start, Started, Stopped,
     },
     spec::Limits,
 };
@@ -177,8 +177,7 @@ impl RuntimeFixture for Fixture {
     }
 
     fn own_variables(&self) -> Vec<String> {
-        let own = ["AGENT_CREDENTIAL_FILE", "ORCHESTRATOR_SOCKET_DIR"];
-        INHERITED.iter().chain(&own).map(|name| (*name).to_owned()).collect()
+        INHERITED.iter().chain(&PLACES).map(|name| (*name).to_owned()).collect()
     }
 }
 
@@ -428,6 +427,9 @@ async fn the_environment_is_exactly_the_documented_one() {
     wanted.extend(start.env.iter().map(|(name, value)| (name.clone(), value.0.clone())));
     let credential = fixture.place(&key).join("secret/credential");
     wanted.insert("AGENT_CREDENTIAL_FILE".to_owned(), credential.display().to_string());
+    for name in ["AGENT_PROFILE", "PROFILE_PATH"] {
+        wanted.insert(name.to_owned(), start.spec.profile.display().to_string());
+    }
     wanted.insert("ORCHESTRATOR_SOCKET_DIR".to_owned(), std::env::temp_dir().display().to_string());
     assert_eq!(got, wanted);
 }

@@ -10,6 +10,7 @@ pub mod bench;
 pub mod chaos;
 pub mod processes;
 pub mod sandbox;
+pub mod servers;
 pub mod story;
 pub mod wait;
 

@@ -24,6 +24,11 @@ pub async fn pass(length: Duration) {
     tokio::time::sleep(length).await;
 }
 
+/// Lets others run for a moment, between two looks of somebody who has no async runtime.
+pub fn breathe() {
+    std::thread::sleep(Duration::from_millis(10));
+}
+
 /// Time since some fixed moment of this process.
 pub fn stopwatch() -> impl Fn() -> Duration {
     let began = Instant::now();

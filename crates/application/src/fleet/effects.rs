@@ -99,7 +99,6 @@ impl FleetService {
 
     async fn start_of(&self, key: &ContainerKey, spec: &AgentSpec) -> Result<Start, String> {
         let seconds = |length: std::time::Duration| Secret(length.as_secs().max(1).to_string());
-        let profile = Secret(spec.profile.display().to_string());
         let mut env: Vec<(String, Secret)> =
             spec.env.iter().map(|(name, value)| (name.clone(), Secret(value.clone()))).collect();
         env.extend(self.secrets_of(spec).await?.into_iter().map(|(name, value)| (name, Secret(value))));
@@ -107,8 +106,6 @@ impl FleetService {
             ("AGENT_ID".to_owned(), Secret(key.agent_id.to_string())),
             ("AGENT_TYPE".to_owned(), Secret(key.agent_type.to_string())),
             ("AGENT_INCARNATION".to_owned(), Secret(key.incarnation.to_string())),
-            ("AGENT_PROFILE".to_owned(), profile.clone()),
-            ("PROFILE_PATH".to_owned(), profile),
             ("LOOP_INTERVAL".to_owned(), seconds(spec.loop_interval)),
             ("HEARTBEAT_INTERVAL".to_owned(), seconds(spec.heartbeat_interval)),
             ("AGENT_GRACE".to_owned(), seconds(spec.grace)),

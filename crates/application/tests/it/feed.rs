@@ -363,6 +363,10 @@ impl EventLog for Switched {
         self.there()?;
         self.inner.bounds().await
     }
+
+    fn hints(&self) -> BoxStream<'static, ()> {
+        Box::pin(futures_util::stream::pending())
+    }
 }
 
 #[tokio::test]

@@ -41,7 +41,7 @@ use aito_domain::{
         heartbeats::Heartbeats,
         ledger::{Commit, CommitError, Ledger, Settled},
         runtime::{
-            ContainerRuntime, Hint, LogLine, LogQuery, RuntimeError, Start, Started, Stats, Stopped,
+            ContainerRuntime, Foreign, Hint, LogLine, LogQuery, RuntimeError, Start, Started, Stats, Stopped,
             Unenforced,
         },
     },
@@ -577,6 +577,10 @@ impl ContainerRuntime for Probe {
 
     async fn remove(&self, key: &ContainerKey) -> Result<(), RuntimeError> {
         self.troubled(self.draw(), self.inner.remove(key)).await
+    }
+
+    async fn foreign(&self) -> Result<Vec<Foreign>, RuntimeError> {
+        self.inner.foreign().await
     }
 
     async fn list(&self) -> Result<Vec<Container>, RuntimeError> {

@@ -17,7 +17,7 @@ use aito_domain::{
         ledger::{Commit, CommitError, Ledger},
     },
 };
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, future::join_all};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use serde_json::{Value, json};
 
@@ -398,6 +398,25 @@ pub async fn event_log_09_what_returned_is_read_by_every_handle<F: StoreFixture>
     }
     let log = logged_ids(&other.log).await;
     assert_eq!(log.iter().collect::<HashSet<_>>().len(), 40);
+}
+
+/// Rule 10: who looks only when told finds every event, whoever wrote it.
+pub async fn event_log_10_hints_say_when_to_look<F: StoreFixture>() {
+    let fixture = F::fresh().await;
+    let (handles, other, make) = (fixture.handles(), fixture.second_handle().await, Maker::new());
+    let mut hints = handles.log.hints();
+    for n in 1..=6 {
+        let writes = if n % 2 == 0 { &handles } else { &other };
+        let commit = make.telling("look");
+        within(persistent(&writes.ledger, &commit)).await.unwrap();
+        within(async {
+            while handles.log.after(n - 1, 1).await.unwrap().is_empty() {
+                hints.next().await.expect("hints go on");
+            }
+            hints.next().await.expect("a hint of what was written");
+        })
+        .await;
+    }
 }
 
 async fn tell(handles: &Handles, make: &Maker, count: usize) {

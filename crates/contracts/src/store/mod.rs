@@ -245,6 +245,7 @@ macro_rules! store_suite {
             event_log_07_bounds_name_oldest_and_newest,
             event_log_08_a_body_is_read_as_it_was_written,
             event_log_09_what_returned_is_read_by_every_handle,
+            event_log_10_hints_say_when_to_look,
             agent_store_01_what_returned_is_seen_by_every_handle,
             agent_store_02_what_is_read_is_what_was_committed,
             agent_store_03_list_is_ordered_and_absence_is_none,
@@ -257,6 +258,7 @@ macro_rules! store_suite {
             heartbeats_04_the_same_row_again_changes_nothing,
             installation_store_01_nothing_before_the_first_create,
             installation_store_02_the_first_create_wins,
+            installation_store_03_set_engine_compares_and_sets,
         }
     };
 }

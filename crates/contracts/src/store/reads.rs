@@ -11,6 +11,7 @@ use aito_domain::{
         clock::Clock as _,
         heartbeats::{Activity, Heartbeat},
         history_store::HistoryCursor,
+        installation_store::InstallationStore,
         ledger::Commit,
     },
     time::{after, millis},
@@ -323,6 +324,46 @@ pub async fn installation_store_02_the_first_create_wins<F: StoreFixture>() {
     assert_eq!(fixture.handles().installation.load().await.unwrap(), Some(answers[0].clone()));
     let late = fixture.handles().installation.create(&records[7]).await.unwrap();
     assert_eq!(late, answers[0]);
+}
+
+/// Rule 3 of `InstallationStore`.
+pub async fn installation_store_03_set_engine_compares_and_sets<F: StoreFixture>() {
+    let fixture = F::fresh().await;
+    let (handles, other, make) = (fixture.handles(), fixture.second_handle().await, Maker::new());
+    let set = async |store: &Arc<dyn InstallationStore>, from: &str, to: &str| {
+        within(async {
+            loop {
+                match store.set_engine(from, to).await {
+                    Ok(stands) => return stands,
+                    Err(_) => tokio::task::yield_now().await,
+                }
+            }
+        })
+        .await
+    };
+    assert_eq!(set(&handles.installation, "", "one").await, None, "there is no record yet");
+    let record = InstallationRecord {
+        id: InstallationId(make.uuid()),
+        epoch: "epoch1".parse().unwrap(),
+        key_fingerprint: "0123456789abcdef".to_owned(),
+        runtime: RuntimeKind::Docker,
+        engine_id: String::new(),
+    };
+    handles.installation.create(&record).await.unwrap();
+    let names: Vec<String> = (0..8).map(|n| format!("engine {n}")).collect();
+    let racing = names
+        .iter()
+        .enumerate()
+        .map(|(n, name)| set(if n % 2 == 0 { &handles.installation } else { &other.installation }, "", name));
+    let answers = join_all(racing).await;
+    let first = answers[0].clone().unwrap();
+    assert!(names.contains(&first.engine_id), "{first:?}");
+    assert_eq!(first, InstallationRecord { engine_id: first.engine_id.clone(), ..record });
+    assert!(answers.iter().all(|stands| stands.as_ref() == Some(&first)), "{answers:?}");
+    assert_eq!(set(&other.installation, "", "late").await.as_ref(), Some(&first));
+    let moved = set(&other.installation, &first.engine_id, "another").await.unwrap();
+    assert_eq!(moved.engine_id, "another");
+    assert_eq!(handles.installation.load().await.unwrap(), Some(moved));
 }
 
 fn heartbeat(make: &Maker, agent_id: AgentId, incarnation: u64) -> Heartbeat {

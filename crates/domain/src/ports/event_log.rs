@@ -10,8 +10,11 @@
 //! 7. `bounds` names the oldest and newest position that can be read; an empty log has none.
 //! 8. A body is read as it was written, whatever its type.
 //! 9. What a commit that returned has written can be read by every handle at once.
+//! 10. `hints` yields something within 1 s after an event became readable, whichever server wrote it; it may
+//!     yield without a reason, and may miss: who needs every event looks now and then anyway.
 
 use async_trait::async_trait;
+use futures_util::stream::BoxStream;
 
 use super::ReadError;
 use crate::{event::Event, id::AgentId, installation::Epoch};
@@ -47,4 +50,6 @@ pub trait EventLog: Send + Sync {
     async fn latest(&self, query: &EventQuery, limit: u32) -> Result<Vec<Event>, ReadError>;
     /// What there is.
     async fn bounds(&self) -> Result<Option<Bounds>, ReadError>;
+    /// Says when to look; many that come together may be one. Never ends.
+    fn hints(&self) -> BoxStream<'static, ()>;
 }

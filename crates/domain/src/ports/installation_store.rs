@@ -2,6 +2,8 @@
 //!
 //! 1. `load` gives `None` before the first `create`.
 //! 2. The first `create` wins; a later one changes nothing and gives the record that stands.
+//! 3. `set_engine` changes the engine's name only where the stored one is `from` (an empty name: not known yet),
+//!    and gives the record that stands; of racing calls from one name exactly one counts.
 
 use async_trait::async_trait;
 
@@ -15,4 +17,6 @@ pub trait InstallationStore: Send + Sync {
     async fn load(&self) -> Result<Option<InstallationRecord>, ReadError>;
     /// Writes the record unless there is one; gives the one that stands.
     async fn create(&self, record: &InstallationRecord) -> Result<InstallationRecord, ReadError>;
+    /// Names the engine where it is `from`; gives the record that stands, `None` when there is none.
+    async fn set_engine(&self, from: &str, to: &str) -> Result<Option<InstallationRecord>, ReadError>;
 }

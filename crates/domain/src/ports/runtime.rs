@@ -18,6 +18,8 @@
 //! 9. `stats` of what does not run is `None`.
 //! 10. An error says whether anything happened: [`RuntimeError`].
 //! 11. The agent gets the given environment and nothing of the server's own but what `check` documents.
+//! 12. `foreign` shows what looks like an agent of such a company and is none of this installation's; no other
+//!     call ever touches it.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -50,14 +52,18 @@ pub struct Start {
     pub key: ContainerKey,
     /// How the agent is configured.
     pub spec: AgentSpec,
-    /// The environment of the agent, complete but for what the runtime itself adds (paths of credential and
-    /// sockets as the agent sees them).
+    /// The environment of the agent, complete but for what the runtime itself adds: where profile, credential
+    /// and sockets lie, as the agent sees them ([`PLACES`]).
     pub env: Vec<(String, Secret)>,
     /// The incarnation's credential.
     pub credential: Secret,
     /// The directory in which servers' sockets lie, on this host.
     pub socket_dir: PathBuf,
 }
+
+/// The variables that a runtime adds to an agent's environment, besides what it documents itself.
+pub const PLACES: [&str; 4] =
+    ["AGENT_PROFILE", "PROFILE_PATH", "AGENT_CREDENTIAL_FILE", "ORCHESTRATOR_SOCKET_DIR"];
 
 /// What a start found or did.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -123,6 +129,19 @@ pub struct Stats {
     pub processes: u32,
 }
 
+/// A container that looks like an agent's and is not of this installation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Foreign {
+    /// Its name, as the engine shows it.
+    pub name: String,
+    /// The agent type that it claims, if it claims one.
+    pub agent_type: Option<String>,
+    /// Whether it runs.
+    pub running: bool,
+    /// One line for people: whose it is, as far as can be told.
+    pub whose: String,
+}
+
 /// A container may have changed: look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hint;
@@ -165,6 +184,8 @@ pub trait ContainerRuntime: Send + Sync {
     async fn remove(&self, key: &ContainerKey) -> Result<(), RuntimeError>;
     /// Everything of this installation.
     async fn list(&self) -> Result<Vec<Container>, RuntimeError>;
+    /// Look-alikes, ordered by name.
+    async fn foreign(&self) -> Result<Vec<Foreign>, RuntimeError>;
     /// A container's log.
     async fn logs(
         &self,

@@ -40,7 +40,7 @@ use aito_domain::{
     ports::{
         clock::Clock,
         runtime::{
-            ContainerRuntime, Hint, LogLine, LogQuery, RuntimeError, Start, Started, Stats, Stopped,
+            ContainerRuntime, Foreign, Hint, LogLine, LogQuery, RuntimeError, Start, Started, Stats, Stopped,
             Unenforced,
         },
     },
@@ -261,6 +261,11 @@ impl ContainerRuntime for ProcessRuntime {
     async fn list(&self) -> Result<Vec<Container>, RuntimeError> {
         let runtime = Handle::current();
         self.blocking(move |inner| inner.list(&runtime).map_err(unavailable)).await
+    }
+
+    /// A process that this did not start cannot be told from any other program of the machine.
+    async fn foreign(&self) -> Result<Vec<Foreign>, RuntimeError> {
+        Ok(Vec::new())
     }
 
     async fn logs(

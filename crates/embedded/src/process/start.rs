@@ -41,6 +41,9 @@ pub const INHERITED: [&str; 7] = ["PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDI
 /// The variable that tells an agent where the servers' sockets lie.
 pub const SOCKET_DIR: &str = "ORCHESTRATOR_SOCKET_DIR";
 
+/// The variables that tell an agent where its profile lies; the first is the older name.
+pub const PROFILE: [&str; 2] = ["AGENT_PROFILE", "PROFILE_PATH"];
+
 /// What came of one attempt.
 pub(crate) enum Outcome {
     /// The supervisor answered.
@@ -110,6 +113,8 @@ pub(crate) fn order(start: &Start, invocation: Invocation, agent: &AgentPlace) -
     // A value that is no UTF-8 is left out.
     env.extend(INHERITED.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?))));
     env.extend(start.env.iter().map(|(name, value)| (name.clone(), value.0.clone())));
+    let profile = start.spec.profile.to_string_lossy();
+    env.extend(PROFILE.map(|name| (name.to_owned(), profile.clone().into_owned())));
     env.push((CREDENTIAL_FILE.to_owned(), credential.to_string_lossy().into_owned()));
     env.push((SOCKET_DIR.to_owned(), start.socket_dir.to_string_lossy().into_owned()));
     Order {

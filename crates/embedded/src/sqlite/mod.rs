@@ -43,7 +43,12 @@ use diesel::{
     sql_types::{BigInt, Binary, Nullable, Text},
     sqlite::SqliteConnection,
 };
+use futures_util::{
+    StreamExt as _,
+    stream::{self, BoxStream},
+};
 use serde_json::Value;
+use tokio::sync::watch;
 
 pub use open::{OpenError, SCHEMA_VERSION};
 use readers::Readers;
@@ -88,6 +93,8 @@ pub struct SqliteStore {
     writer: Writer,
     readers: Readers,
     clock: Arc<dyn Clock>,
+    /// Counts commits, for those who wait for the next.
+    commits: watch::Sender<u64>,
 }
 
 impl SqliteStore {
@@ -102,7 +109,7 @@ impl SqliteStore {
         let readers = Readers::open(path.clone(), readers, busy_timeout, timeout).map_err(unopenable)?;
         let writer = Writer::start(connection, path.clone(), busy_timeout, timeout, Arc::clone(&clock))
             .map_err(|source| OpenError::Unopenable { path: path.clone(), source: Box::new(source) })?;
-        Ok(Arc::new(Self { writer, readers, clock }))
+        Ok(Arc::new(Self { writer, readers, clock, commits: watch::Sender::new(0) }))
     }
 
     /// The event log, whose positions carry `epoch`: the one of the installation's record.
@@ -117,11 +124,15 @@ impl Ledger for SqliteStore {
     async fn commit(&self, commit: &Commit) -> Result<(), CommitError> {
         let rows = CommitRows::of(commit).map_err(|error| CommitError::Unavailable(Box::new(error)))?;
         let at = self.clock.now().timestamp_millis();
-        self.writer.run(move |connection| apply(connection, &rows, at)).await.map_err(|error| match error {
-            WriteError::Refused(refusal) => refusal,
-            WriteError::Unavailable(cause) => CommitError::Unavailable(cause),
-            WriteError::Unknown(cause) => CommitError::Unknown(cause),
-        })
+        self.writer.run(move |connection| apply(connection, &rows, at)).await.map_err(
+            |error| match error {
+                WriteError::Refused(refusal) => refusal,
+                WriteError::Unavailable(cause) => CommitError::Unavailable(cause),
+                WriteError::Unknown(cause) => CommitError::Unknown(cause),
+            },
+        )?;
+        self.commits.send_modify(|count| *count += 1);
+        Ok(())
     }
 
     async fn settle(&self, id: CommitId) -> Result<Settled, CommitError> {
@@ -305,7 +316,23 @@ impl EventLog for SqliteEventLog {
         };
         self.store.readers.run(query).await
     }
+
+    /// At once for what this process commits, at the next tick for what anybody else does.
+    fn hints(&self) -> BoxStream<'static, ()> {
+        let state = (self.store.commits.subscribe(), tokio::time::interval(LOOK_FOR_OTHERS));
+        stream::unfold(state, |(mut commits, mut tick)| async move {
+            tokio::select! {
+                Ok(()) = commits.changed() => {}
+                _ = tick.tick() => {}
+            }
+            Some(((), (commits, tick)))
+        })
+        .boxed()
+    }
 }
+
+/// How often a listener is told to look for what another process may have written.
+const LOOK_FOR_OTHERS: Duration = Duration::from_millis(500);
 
 #[async_trait]
 impl AgentStore for SqliteStore {
@@ -449,6 +476,24 @@ impl InstallationStore for SqliteStore {
             Ok(row) => Ok(row.into_domain()?),
             Err(WriteError::Refused(error)) => Err(error.into()),
             // Asking again finds the record if it was written.
+            Err(WriteError::Unavailable(cause) | WriteError::Unknown(cause)) => {
+                Err(ReadError::Unavailable(cause))
+            }
+        }
+    }
+
+    async fn set_engine(&self, from: &str, to: &str) -> Result<Option<InstallationRecord>, ReadError> {
+        use schema::installation;
+        let (from, to) = (from.to_owned(), to.to_owned());
+        let work = move |connection: &mut SqliteConnection| -> Result<Option<InstallationRow>, Stop<Untranslatable>> {
+            diesel::update(installation::table.filter(installation::engine_id.eq(from)))
+                .set(installation::engine_id.eq(to))
+                .execute(connection)?;
+            Ok(stored_installation(connection)?)
+        };
+        match self.writer.run(work).await {
+            Ok(row) => Ok(row.map(InstallationRow::into_domain).transpose()?),
+            Err(WriteError::Refused(error)) => Err(error.into()),
             Err(WriteError::Unavailable(cause) | WriteError::Unknown(cause)) => {
                 Err(ReadError::Unavailable(cause))
             }
