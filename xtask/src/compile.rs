@@ -81,8 +81,17 @@ pub fn own(root: &Path) -> Result<Built, String> {
 
 /// Builds the programs of some packages in the release profile.
 pub fn release(root: &Path, packages: &[&str]) -> Result<Built, String> {
+    programs(root, packages, &["--release"])
+}
+
+/// Builds the programs of some packages in the debug profile, without lints.
+pub fn debug(root: &Path, packages: &[&str]) -> Result<Built, String> {
+    programs(root, packages, &[])
+}
+
+fn programs(root: &Path, packages: &[&str], profile: &[&str]) -> Result<Built, String> {
     let mut command = workspace::cargo(root);
-    command.args(["build", "--release", "--bins"]);
+    command.args(["build", "--bins"]).args(profile);
     for package in packages {
         command.args(["--package", package]);
     }

@@ -1,4 +1,4 @@
-//! The project's own tool, `cargo xtask`: set up, test, check, bench.
+//! The project's own tool, `cargo xtask`: set up, test, check, bench, make images.
 //!
 //! Invariants: few dependencies, so it is built in seconds on a machine that has nothing yet; an argument that is not
 //! understood ends it with the usage and status 2 before anything has run.
@@ -7,9 +7,11 @@ mod clock;
 mod compile;
 mod deps;
 mod harness;
+mod image;
 mod licences;
 mod openapi;
 mod report;
+mod servers;
 mod setup;
 mod suite;
 mod supervise;
@@ -34,6 +36,8 @@ usage: cargo xtask COMMAND
   openapi [--check]              writes docs/api/openapi.json, or compares it with what the program prints
   bench [ARGUMENTS]…             release build, then aito-harness bench
   chaos [ARGUMENTS]…             debug build of the tests, then aito-harness chaos
+  image [--tag-prefix P] [--release|--debug] [--host URL]
+                                 makes aito-agent:latest and aito-server:latest with the docker command
 ";
 
 /// What one call asks for.
@@ -46,6 +50,7 @@ enum Call {
     Openapi { check: bool },
     Bench(Vec<String>),
     Chaos(Vec<String>),
+    Image(image::Options),
     Help,
 }
 
@@ -75,6 +80,7 @@ fn run(root: &Path, call: Call) -> ExitCode {
         Call::Setup => return ended(setup::run(root)),
         Call::Bench(arguments) => return ended(harness::bench(root, &arguments)),
         Call::Chaos(arguments) => return ended(harness::chaos(root, &arguments)),
+        Call::Image(options) => return ended(image::run(root, &options)),
         Call::Test(options) => test::run(root, &options, &mut report),
         Call::Deps => deps::run(root, &mut report),
         Call::Tidy => tidy::run(root, &mut report),
@@ -106,6 +112,7 @@ fn parse(arguments: &[String]) -> Result<Call, String> {
         "bench" => return Ok(Call::Bench(rest.to_vec())),
         "chaos" => return Ok(Call::Chaos(rest.to_vec())),
         "test" => return parse_test(rest),
+        "image" => return parse_image(rest),
         "openapi" if rest == ["--check"] => return Ok(Call::Openapi { check: true }),
         "openapi" => Call::Openapi { check: false },
         "setup" => Call::Setup,
@@ -142,6 +149,26 @@ fn parse_test(arguments: &[String]) -> Result<Call, String> {
     Ok(Call::Test(options))
 }
 
+fn parse_image(arguments: &[String]) -> Result<Call, String> {
+    let mut options = image::Options::default();
+    let mut rest = arguments.iter();
+    while let Some(argument) = rest.next() {
+        let (name, value) = argument.split_once('=').map_or((argument.as_str(), None), |(n, v)| (n, Some(v)));
+        match (name, value) {
+            ("--release", None) => options.debug = false,
+            ("--debug", None) => options.debug = true,
+            ("--tag-prefix" | "--host", value) => {
+                let value =
+                    value.or_else(|| rest.next().map(String::as_str)).filter(|value| !value.is_empty());
+                let value = value.ok_or_else(|| format!("`{name}` needs a value"))?.to_owned();
+                *(if name == "--host" { &mut options.host } else { &mut options.tag_prefix }) = Some(value);
+            }
+            _ => return Err(format!("`image` does not take `{argument}`")),
+        }
+    }
+    Ok(Call::Image(options))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,6 +196,15 @@ mod tests {
             Ok(Call::Chaos(["--rounds", "10", "-v"].map(String::from).to_vec()))
         );
         assert_eq!(parsed("--help"), Ok(Call::Help));
+        assert_eq!(parsed("image"), Ok(Call::Image(image::Options::default())));
+        assert_eq!(
+            parsed("image --debug --host unix:///d.sock --tag-prefix=r.example/x/"),
+            Ok(Call::Image(image::Options {
+                debug: true,
+                host: Some("unix:///d.sock".into()),
+                tag_prefix: Some("r.example/x/".into())
+            }))
+        );
     }
 
     #[test]
@@ -186,6 +222,10 @@ mod tests {
             "openapi --check more",
             "setup --check",
             "ci vote",
+            "image --tag-prefix",
+            "image --host=",
+            "image --debug=yes",
+            "image aito",
         ] {
             assert!(parsed(line).is_err(), "{line}");
         }

@@ -26,6 +26,8 @@ pub struct Surroundings<'a> {
     pub root: &'a Path,
     /// The built server: `AITO_BIN`.
     pub program: Option<&'a Path>,
+    /// Variables that name the run's servers.
+    pub servers: &'a [(String, String)],
     /// Only tests whose name contains this run.
     pub filter: Option<&'a str>,
     /// Provisions that tests may want and this machine lacks.
@@ -43,6 +45,16 @@ pub fn run(binaries: &[TestBinary], around: &Surroundings<'_>, report: &mut Repo
         }
     }
     report.ran() - before
+}
+
+/// Whether any test would run.
+pub fn has_tests(binaries: &[TestBinary], around: &Surroundings<'_>) -> Result<bool, String> {
+    for binary in binaries {
+        if names(binary, around)?.iter().any(|test| around.lacking.iter().all(|l| !test.contains(l.marker))) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// A verdict of libtest.
@@ -128,14 +140,19 @@ fn skip_what_lacks(
     if around.lacking.is_empty() {
         return Ok(());
     }
-    let mut command = command(binary, around);
-    let list = workspace::output(command.args(around.filter).args(["--list", "--format", "terse"]))?;
-    for test in list.lines().filter_map(|line| line.strip_suffix(": test")) {
+    for test in names(binary, around)? {
         if let Some(lacking) = around.lacking.iter().find(|lacking| test.contains(lacking.marker)) {
             report.skip(format!("{name}: {test}: {}", lacking.why));
         }
     }
     Ok(())
+}
+
+/// The names of an executable's tests that the filter leaves.
+fn names(binary: &TestBinary, around: &Surroundings<'_>) -> Result<Vec<String>, String> {
+    let mut command = command(binary, around);
+    let list = workspace::output(command.args(around.filter).args(["--list", "--format", "terse"]))?;
+    Ok(list.lines().filter_map(|line| line.strip_suffix(": test")).map(str::to_owned).collect())
 }
 
 fn command(binary: &TestBinary, around: &Surroundings<'_>) -> Command {
@@ -146,7 +163,8 @@ fn command(binary: &TestBinary, around: &Surroundings<'_>) -> Command {
         .env("CARGO_MANIFEST_DIR", &binary.dir)
         .env("CARGO_PKG_NAME", &binary.package)
         .env("CARGO_PKG_VERSION", &binary.version)
-        .env("AITO_WORKSPACE", around.root);
+        .env("AITO_WORKSPACE", around.root)
+        .envs(around.servers.iter().map(|(name, value)| (name, value)));
     for (program, path) in &binary.programs {
         command.env(format!("CARGO_BIN_EXE_{program}"), path);
     }
@@ -217,8 +235,8 @@ mod tests {
             Self(dir)
         }
 
-        fn run(&self, limit: u64, lacking: &[Lacking]) -> (usize, Report) {
-            let binary = TestBinary {
+        fn binary(&self, limit: u64) -> TestBinary {
+            TestBinary {
                 package: "p".into(),
                 source: "tests/t.rs".into(),
                 executable: self.0.join("test"),
@@ -227,15 +245,19 @@ mod tests {
                 programs: vec![("prog".into(), "/bin/prog".into())],
                 threads: Some(1),
                 limit: Some(limit),
-            };
+            }
+        }
+
+        fn run(&self, limit: u64, lacking: &[Lacking]) -> (usize, Report) {
             let around = Surroundings {
                 root: Path::new("/w"),
                 program: Some(Path::new("/t/aito")),
+                servers: &[("AITO_TEST_X".into(), "a=b".into())],
                 filter: None,
                 lacking,
             };
             let mut report = Report::default();
-            let ran = run(&[binary], &around, &mut report);
+            let ran = run(&[self.binary(limit)], &around, &mut report);
             (ran, report)
         }
     }
@@ -259,7 +281,7 @@ mod tests {
     #[test]
     fn executable_sees_what_cargo_and_this_tool_promise() {
         let check = "[ \"$AITO_BIN\" = /t/aito ] && [ \"$AITO_WORKSPACE\" = /w ] && [ \"$CARGO_MANIFEST_DIR\" = \"$PWD\" ] \
-                     && [ \"$CARGO_BIN_EXE_prog\" = /bin/prog ] && [ \"$*\" = '--test-threads 1' ] || exit 9";
+                     && [ \"$CARGO_BIN_EXE_prog\" = /bin/prog ] && [ \"$AITO_TEST_X\" = a=b ] && [ \"$*\" = '--test-threads 1' ] || exit 9";
         let (ran, report) = Script::new("env", &format!("{check}\n{GOOD}")).run(30, &[]);
         assert_eq!((ran, report.finish()), (2, ExitCode::SUCCESS));
     }
@@ -291,5 +313,20 @@ mod tests {
         assert_eq!(ran, 2);
         assert!(format!("{report:?}").contains("full::needs_tmpfs_a: no tmpfs here"), "{report:?}");
         assert!(format!("{report:?}").contains("skipped: 2"), "{report:?}");
+    }
+
+    #[test]
+    fn executables_are_asked_whether_a_filter_leaves_any_of_their_tests() {
+        let body =
+            "case \"$*\" in *none*) ;; *) echo 'a::vote_needs_tmpfs: test'; echo 'bench: benchmark';; esac";
+        let (script, lacking) =
+            (Script::new("list", body), [Lacking { marker: "needs_tmpfs", why: "".into() }]);
+        let has = |filter, lacking| {
+            let around = Surroundings { root: Path::new("/w"), program: None, servers: &[], filter, lacking };
+            has_tests(&[script.binary(30), script.binary(30)], &around)
+        };
+        assert_eq!(has(Some("vote"), &[]), Ok(true));
+        assert_eq!(has(Some("none"), &[]), Ok(false));
+        assert_eq!(has(Some("vote"), &lacking), Ok(false), "it would not be run");
     }
 }

@@ -144,7 +144,7 @@ fn listen(source: impl Read + Send + 'static, output: Output, sender: Sender<Hea
 
 /// Kills a process, or with a minus sign a process group. The shell's own `kill` needs no further program and this
 /// tool no system call crate; that there is nothing left to kill is fine.
-fn kill(victim: &str) {
+pub fn kill(victim: &str) {
     let _ = Command::new("sh").args(["-c", "kill -s KILL -- \"$0\" 2>/dev/null", victim]).status();
 }
 

@@ -1,14 +1,16 @@
 //! `cargo xtask test`: every check in one run, with one summary.
 //!
 //! Invariants: quick checks come first; one build serves lints, tests and the binary; a step that could not run because
-//! an earlier one failed is reported as not run; a run in which no test ran has failed.
+//! an earlier one failed is reported as not run; a run in which no test ran has failed; servers are started for the
+//! tests of the workspace alone, and ended whatever becomes of those.
 
 use std::path::Path;
 use std::process::Stdio;
 
 use crate::compile::{self, Built};
 use crate::report::{self, Report};
-use crate::setup::{self, Lacking};
+use crate::servers::Servers;
+use crate::setup::{self, Lacking, Purpose};
 use crate::suite::{self, Surroundings};
 use crate::{deps, openapi, tidy, workspace};
 
@@ -105,7 +107,8 @@ impl Options {
 pub fn run(root: &Path, options: &Options, report: &mut Report) {
     let mut lacking = Vec::new();
     if options.wants(Step::Setup) {
-        let Some(found) = report.step("setup", |_| setup::check(root)) else {
+        let purpose = if options.wants(Step::Tests) { Purpose::Suite } else { Purpose::Own };
+        let Some(found) = report.step("setup", |_| setup::provide(root, purpose)) else {
             for step in STEPS.into_iter().filter(|step| *step != Step::Setup && options.wants(*step)) {
                 report.skip(format!("{}: the machine is not set up", step.name()));
             }
@@ -129,7 +132,8 @@ pub fn run(root: &Path, options: &Options, report: &mut Report) {
     if options.wants(Step::Xtask)
         && let Some(built) = report.step("xtask", |_| compile::own(root))
     {
-        ran = Some(tests("tests of xtask", root, &built, options, &lacking, report));
+        let around = surroundings(root, &built, options, &lacking);
+        ran = Some(tests("tests of xtask", &built, &around, report));
     }
     if options.wants(Step::Build)
         && let Some(number) = build_and_test(root, options, &lacking, report)
@@ -152,7 +156,9 @@ fn build_and_test(root: &Path, options: &Options, lacking: &[Lacking], report: &
     for step in later {
         match (&built, step) {
             (None, _) => report.skip(format!("{}: the build failed", step.name())),
-            (Some(built), Step::Tests) => ran = Some(tests("tests", root, built, options, lacking, report)),
+            (Some(built), Step::Tests) => {
+                ran = with_servers(built, surroundings(root, built, options, lacking), report);
+            }
             (Some(built), _) => {
                 report.step("openapi", |_| openapi::check(root, built.program("aito")?));
             }
@@ -161,22 +167,50 @@ fn build_and_test(root: &Path, options: &Options, lacking: &[Lacking], report: &
     ran
 }
 
-fn tests(
-    name: &str,
-    root: &Path,
-    built: &Built,
-    options: &Options,
-    lacking: &[Lacking],
-    report: &mut Report,
-) -> usize {
-    let watch = report::heading(name);
-    let around = Surroundings {
+/// Returns how many tests ran; nothing if servers that they need did not start.
+fn with_servers(built: &Built, around: Surroundings<'_>, report: &mut Report) -> Option<usize> {
+    match suite::has_tests(&built.tests, &around) {
+        Ok(true) => {}
+        Ok(false) => return Some(tests("tests", built, &around, report)),
+        Err(why) => {
+            report.fail(format!("tests: {why}"));
+            return None;
+        }
+    }
+    let started = report.step("servers", |_| {
+        Servers::start(built.program("aito-harness")?, built.program("aito")?, around.root)
+    });
+    let Some(servers) = started else {
+        report.skip("tests: their servers did not start".to_owned());
+        return None;
+    };
+    let around = Surroundings { servers: &servers.variables, ..around };
+    let ran = tests("tests", built, &around, report);
+    if let Err(why) = servers.stop() {
+        println!("    servers: FAILED: {why}");
+        report.fail(format!("servers: {}", why.lines().next().unwrap_or_default()));
+    }
+    Some(ran)
+}
+
+fn surroundings<'a>(
+    root: &'a Path,
+    built: &'a Built,
+    options: &'a Options,
+    lacking: &'a [Lacking],
+) -> Surroundings<'a> {
+    Surroundings {
         root,
         program: built.program("aito").ok(),
+        servers: &[],
         filter: options.filter.as_deref(),
         lacking,
-    };
-    let ran = suite::run(&built.tests, &around, report);
+    }
+}
+
+fn tests(name: &str, built: &Built, around: &Surroundings<'_>, report: &mut Report) -> usize {
+    let watch = report::heading(name);
+    let ran = suite::run(&built.tests, around, report);
     println!("    {name}: {ran} ran ({:.1} s)", watch.elapsed().as_secs_f64());
     ran
 }

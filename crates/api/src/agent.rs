@@ -350,10 +350,24 @@ pub struct AgentSpec {
     pub profile_path: Option<String>,
     /// Its environment, without what the server itself adds.
     pub env: BTreeMap<String, EnvValue>,
+    /// What of the host its container sees.
+    pub mounts: Vec<Mount>,
     /// What it may use.
     pub limits: Limits,
     /// When it is started again.
     pub restart: RestartPolicy,
+}
+
+/// A directory or file of the host in a container.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Mount {
+    /// Where it lies on the host.
+    pub source: String,
+    /// Where the agent sees it.
+    pub target: String,
+    /// Whether the agent may only read it.
+    pub read_only: bool,
 }
 
 /// The value of an environment variable.
@@ -638,6 +652,11 @@ mod tests {
                 ("MODEL".to_owned(), EnvValue::Value("small".to_owned())),
                 ("TOKEN".to_owned(), EnvValue::SecretRef("file:token".to_owned())),
             ]),
+            mounts: vec![Mount {
+                source: "/srv/data".to_owned(),
+                target: "/data".to_owned(),
+                read_only: true,
+            }],
             limits: Limits { memory_bytes: Some(512), cpus: Some(0.5), processes: None },
             restart: RestartPolicy {
                 initial_delay_ms: 1000,
@@ -661,6 +680,7 @@ mod tests {
                     "graceSeconds": 10,
                     "profilePath": null,
                     "env": {"MODEL": {"value": "small"}, "TOKEN": {"secretRef": "file:token"}},
+                    "mounts": [{"source": "/srv/data", "target": "/data", "readOnly": true}],
                     "limits": {"memoryBytes": 512, "cpus": 0.5, "processes": null},
                     "restart": {
                         "initialDelayMs": 1000,

@@ -9,6 +9,7 @@
 //! - Nothing here decides anything: no domain entity, no I/O, no clock.
 
 mod agent;
+mod container;
 mod event;
 mod frame;
 mod health;
@@ -20,8 +21,9 @@ pub mod timestamp;
 pub use agent::{
     Activity, AgentDetail, AgentHealth, AgentHealthAnswer, AgentList, AgentSpec, AgentSpecAnswer, AgentStats,
     AgentStatsAnswer, AgentStatus, AgentSummary, ContainerStatus, DesiredState, EnvValue, HealthState,
-    HeartbeatAnswer, HeartbeatRequest, LastExit, Limits, RestartPolicy, Started, Stopped, Tier,
+    HeartbeatAnswer, HeartbeatRequest, LastExit, Limits, Mount, RestartPolicy, Started, Stopped, Tier,
 };
+pub use container::{Container, ContainerList};
 pub use event::{Event, EventList};
 pub use frame::{AgentStatusPayload, Frame, ResetPayload, frame_type};
 pub use health::{

@@ -12,7 +12,7 @@ use std::{
 
 use aito_domain::{
     id::AgentType,
-    spec::{AgentSpec, Limits, RestartPolicy, SecretRef, Tier},
+    spec::{AgentSpec, Limits, Mount, RestartPolicy, SecretRef, Tier},
 };
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +26,21 @@ const BUILT_IN: [(&str, u64, Tier); 7] = [
     ("coo", 3600, Tier::Clevel),
     ("cco", 43_200, Tier::Clevel),
 ];
+
+/// What a container may use whose agent sets no bound of its own: enough for an agent and a command line tool that it
+/// thinks with, and not the machine.
+const CONTAINER_LIMITS: Limits =
+    Limits { memory_bytes: Some(512 << 20), cpu_millis: Some(1000), pids: Some(256), open_files: None };
+
+/// An agent's bounds in a container.
+pub(crate) fn container_limits(own: Limits) -> Limits {
+    Limits {
+        memory_bytes: own.memory_bytes.or(CONTAINER_LIMITS.memory_bytes),
+        cpu_millis: own.cpu_millis.or(CONTAINER_LIMITS.cpu_millis),
+        pids: own.pids.or(CONTAINER_LIMITS.pids),
+        open_files: own.open_files.or(CONTAINER_LIMITS.open_files),
+    }
+}
 
 /// Set by the server for every agent.
 const OWN_VARIABLES: [&str; 10] = [
@@ -47,7 +62,9 @@ const OWN_VARIABLES: [&str; 10] = [
 pub(crate) struct RawAgent {
     name: Option<String>,
     tier: Option<Tier>,
+    image: Option<String>,
     command: Option<Vec<String>>,
+    mounts: Vec<RawMount>,
     loop_interval: Option<u64>,
     heartbeat_interval: Option<u64>,
     grace: Option<u64>,
@@ -56,6 +73,20 @@ pub(crate) struct RawAgent {
     secrets: BTreeMap<String, RawSecret>,
     limits: RawLimits,
     restart: RawRestart,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawMount {
+    source: PathBuf,
+    target: PathBuf,
+    /// Writing is what must be asked for.
+    #[serde(default = "yes")]
+    read_only: bool,
+}
+
+fn yes() -> bool {
+    true
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
@@ -91,15 +122,19 @@ pub(crate) struct Bad {
 }
 
 /// The specifications of all agents: the seven, as configured or by default, and every further one.
-pub(crate) fn resolve(raw: &BTreeMap<String, RawAgent>, data_dir: &Path) -> Result<Vec<AgentSpec>, Bad> {
+pub(crate) fn resolve(
+    raw: &BTreeMap<String, RawAgent>,
+    data_dir: &Path,
+    image: &str,
+) -> Result<Vec<AgentSpec>, Bad> {
     let mut names: Vec<&str> = BUILT_IN.iter().map(|(name, _, _)| *name).collect();
     names.extend(raw.keys().map(String::as_str).filter(|name| !AgentType::BUILT_IN.contains(name)));
     names.sort_unstable();
     let nothing = RawAgent::default();
-    names.into_iter().map(|name| one(name, raw.get(name).unwrap_or(&nothing), data_dir)).collect()
+    names.into_iter().map(|name| one(name, raw.get(name).unwrap_or(&nothing), data_dir, image)).collect()
 }
 
-fn one(name: &str, raw: &RawAgent, data_dir: &Path) -> Result<AgentSpec, Bad> {
+fn one(name: &str, raw: &RawAgent, data_dir: &Path, image: &str) -> Result<AgentSpec, Bad> {
     let bad = |key: &str, what: String| Bad {
         key: format!("{name}{}{key}", if key.is_empty() { "" } else { "." }),
         what,
@@ -112,6 +147,9 @@ fn one(name: &str, raw: &RawAgent, data_dir: &Path) -> Result<AgentSpec, Bad> {
     };
     if raw.command.as_ref().is_some_and(|command| command.first().is_none_or(String::is_empty)) {
         return Err(bad("command", "must name a program first".into()));
+    }
+    if raw.image.as_ref().is_some_and(|image| !is_image(image)) {
+        return Err(bad("image", "must name an image, such as aito-agent:latest or sha256:…".into()));
     }
     if raw.name.as_ref().is_some_and(|name| name.trim().is_empty() || name.chars().count() > 100) {
         return Err(bad("name", "must have 1 to 100 characters".into()));
@@ -153,9 +191,8 @@ fn one(name: &str, raw: &RawAgent, data_dir: &Path) -> Result<AgentSpec, Bad> {
     Ok(AgentSpec {
         name: raw.name.clone().unwrap_or_else(|| format!("{} Agent", name.to_uppercase())),
         tier: raw.tier.unwrap_or_else(|| built_in.map_or(Tier::Clevel, |(_, _, tier)| *tier)),
-        // Comes with a runtime that uses images.
-        image: None,
-        mounts: Vec::new(),
+        image: Some(raw.image.clone().unwrap_or_else(|| image.to_owned())),
+        mounts: raw.mounts.iter().map(mount).collect::<Result<_, _>>().map_err(|what| bad("mounts", what))?,
         command: raw.command.clone(),
         loop_interval: seconds(
             "loop_interval",
@@ -172,6 +209,26 @@ fn one(name: &str, raw: &RawAgent, data_dir: &Path) -> Result<AgentSpec, Bad> {
         restart: restart(&raw.restart).map_err(|(key, what)| bad(&format!("restart.{key}"), what))?,
         agent_type,
     })
+}
+
+/// Whether an engine could know an image by this text: a name with a tag or digest, or an id.
+pub(crate) fn is_image(text: &str) -> bool {
+    (1..=255).contains(&text.len())
+        && text.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-/:@".contains(&byte))
+}
+
+fn mount(raw: &RawMount) -> Result<Mount, String> {
+    for (what, path) in [("source", &raw.source), ("target", &raw.target)] {
+        let plain = path.components().all(|part| !matches!(part, std::path::Component::ParentDir));
+        if !path.is_absolute() || !plain {
+            return Err(format!("{what} must be an absolute path without .., not {}", path.display()));
+        }
+    }
+    if raw.target == Path::new("/") {
+        return Err("target must not be the root".to_owned());
+    }
+    Ok(Mount { source: raw.source.clone(), target: raw.target.clone(), read_only: raw.read_only })
 }
 
 fn limits(raw: &RawLimits) -> Result<Limits, (&'static str, String)> {
@@ -230,16 +287,24 @@ pub(crate) fn describe(spec: &AgentSpec) -> Vec<(String, String)> {
         ("heartbeat_interval".into(), spec.heartbeat_interval.as_secs().to_string()),
         ("grace".into(), spec.grace.as_secs().to_string()),
         ("profile".into(), spec.profile.display().to_string()),
+        ("image".into(), spec.image.clone().unwrap_or_default()),
         ("command".into(), spec.command.as_ref().map_or("the reference agent".into(), |c| format!("{c:?}"))),
-        ("limits.memory_mib".into(), shown(spec.limits.memory_bytes.map(|bytes| bytes >> 20))),
-        ("limits.cpus".into(), shown(spec.limits.cpu_millis.map(|millis| f64::from(millis) / 1000.0))),
-        ("limits.pids".into(), shown(spec.limits.pids)),
+        ("limits.memory_mib".into(), bound(spec.limits.memory_bytes.map(|bytes| bytes >> 20), "512")),
+        ("limits.cpus".into(), bound(spec.limits.cpu_millis.map(|millis| f64::from(millis) / 1000.0), "1")),
+        ("limits.pids".into(), bound(spec.limits.pids, "256")),
         ("limits.open_files".into(), shown(spec.limits.open_files)),
         ("restart.initial_ms".into(), spec.restart.initial.as_millis().to_string()),
         ("restart.max_ms".into(), spec.restart.max.as_millis().to_string()),
         ("restart.reset_after_ms".into(), spec.restart.reset_after.as_millis().to_string()),
         ("restart.crash_loop_after".into(), spec.restart.crash_loop_after.to_string()),
     ];
+    if !spec.mounts.is_empty() {
+        let shown = |mount: &Mount| {
+            let how = if mount.read_only { "read-only" } else { "writable" };
+            format!("{} at {} ({how})", mount.source.display(), mount.target.display())
+        };
+        out.push(("mounts".into(), spec.mounts.iter().map(shown).collect::<Vec<_>>().join(", ")));
+    }
     out.extend(spec.env.iter().map(|(name, value)| (format!("env.{name}"), value.clone())));
     out.extend(
         spec.secrets.iter().map(|(name, secret)| (format!("secrets.{name}"), format!("*** ({secret})"))),
@@ -247,6 +312,33 @@ pub(crate) fn describe(spec: &AgentSpec) -> Vec<(String, String)> {
     out
 }
 
+/// A bound, or that there is none but for containers.
+fn bound(value: Option<impl ToString>, in_container: &str) -> String {
+    value.map_or_else(|| format!("none ({in_container} in a container)"), |value| value.to_string())
+}
+
 fn shown(value: Option<impl ToString>) -> String {
     value.map_or_else(|| "none".to_owned(), |value| value.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_is_bounded_unless_its_agent_says_otherwise() {
+        assert_eq!(container_limits(Limits::default()), CONTAINER_LIMITS);
+        let own = Limits { memory_bytes: Some(1 << 30), pids: Some(9), ..Limits::default() };
+        let limits = container_limits(own);
+        assert_eq!(
+            (limits.memory_bytes, limits.pids, limits.cpu_millis),
+            (own.memory_bytes, own.pids, Some(1000))
+        );
+        let shown =
+            describe(&one("ceo", &RawAgent::default(), Path::new("/d"), "i").unwrap_or_else(|_| panic!()));
+        for (key, bounds) in [("limits.memory_mib", 512), ("limits.cpus", 1), ("limits.pids", 256)] {
+            let text = shown.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
+            assert_eq!(text, Some(format!("none ({bounds} in a container)").as_str()), "{key}");
+        }
+    }
 }

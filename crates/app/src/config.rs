@@ -56,10 +56,35 @@ struct Raw {
     runtime: RuntimeChoice,
     no_auth: bool,
     socket_dir: Option<PathBuf>,
+    key_file: Option<PathBuf>,
+    database_url: Option<String>,
+    redis: RawRedis,
+    docker: RawDocker,
     workers: usize,
     log: RawLog,
     #[serde(default)]
     agents: BTreeMap<String, RawAgent>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRedis {
+    url: Option<String>,
+    prefix: String,
+    sentinels: Vec<String>,
+    master_name: Option<String>,
+    user: Option<String>,
+    password: Option<String>,
+    sentinel_password: Option<String>,
+    ca_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawDocker {
+    host: String,
+    image: String,
+    network: Option<String>,
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -69,8 +94,47 @@ struct RawLog {
     format: LogFormat,
 }
 
-/// The whole configuration, checked.
+/// How to reach Redis.
+#[derive(Clone)]
+pub(crate) struct RedisConfig {
+    pub(crate) server: RedisServer,
+    /// Stands before every channel and key.
+    pub(crate) prefix: String,
+    /// Instead of those in the URL.
+    pub(crate) user: Option<String>,
+    pub(crate) password: Option<String>,
+    /// Of the sentinels themselves.
+    pub(crate) sentinel_password: Option<String>,
+    pub(crate) ca_file: Option<PathBuf>,
+}
+
+/// Where Redis is. May hold a password, so it is not printed.
+#[derive(Clone)]
+pub(crate) enum RedisServer {
+    /// At an address.
+    At(String),
+    /// Wherever these sentinels say.
+    Sentinels {
+        /// `host:port` each.
+        sentinels: Vec<String>,
+        /// What they call it.
+        master_name: String,
+    },
+}
+
+/// How to reach a Docker engine and what to do on it.
 #[derive(Debug, Clone)]
+pub(crate) struct DockerConfig {
+    /// The engine's socket; `Err`: what is wrong with the configured address, said when an engine is needed.
+    pub(crate) socket: Result<PathBuf, String>,
+    /// The image of agents that name none.
+    pub(crate) image: String,
+    /// The agents' network; `None`: one of the installation's own.
+    pub(crate) network: Option<String>,
+}
+
+/// The whole configuration, checked.
+#[derive(Clone)]
 pub(crate) struct Config {
     pub(crate) listen: SocketAddr,
     pub(crate) data_dir: PathBuf,
@@ -78,6 +142,13 @@ pub(crate) struct Config {
     pub(crate) no_auth: bool,
     /// `None`: chosen at the first start and recorded.
     pub(crate) socket_dir: Option<PathBuf>,
+    /// Where the installation's key stands, for a server that joins one.
+    pub(crate) key_file: Option<PathBuf>,
+    /// PostgreSQL; `None`: SQLite in the data directory. May hold a password.
+    pub(crate) database_url: Option<String>,
+    /// `None`: the bus of this process.
+    pub(crate) redis: Option<RedisConfig>,
+    pub(crate) docker: DockerConfig,
     pub(crate) workers: usize,
     pub(crate) log_filter: String,
     pub(crate) log_format: LogFormat,
@@ -94,14 +165,6 @@ pub(crate) fn environment() -> BTreeMap<String, String> {
 impl Config {
     /// Puts all sources together and checks everything.
     pub(crate) fn load(args: &ServeArgs, env: &BTreeMap<String, String>) -> Result<Self, String> {
-        for (name, what) in [("DATABASE_URL", "Postgres"), ("REDIS_URL", "Redis")] {
-            if env.contains_key(name) {
-                return Err(format!(
-                    "{name} from the environment: this version has no {what} adapter; unset it to use the \
-                     embedded set (SQLite and an in-process bus)"
-                ));
-            }
-        }
         let mut figment = Figment::from(Serialized::defaults(defaults(env)));
         figment = match &args.config {
             Some(file) if !file.is_file() => {
@@ -111,10 +174,9 @@ impl Config {
             None if Path::new(DEFAULT_FILE).is_file() => figment.merge(Toml::file_exact(DEFAULT_FILE)),
             None => figment,
         };
-        // The older variable names a port only; the address, which says more, stands above it.
-        let port = env.get_key_value("ORCHESTRATOR_PORT");
-        let others = env.iter().filter(|(name, _)| *name != "ORCHESTRATOR_PORT");
-        for (name, value) in port.into_iter().chain(others) {
+        // Names that others use too, or that say less, yield to this program's own.
+        let (own, shared): (Vec<_>, Vec<_>) = env.iter().partition(|(name, _)| name.starts_with("AITO_"));
+        for (name, value) in shared.into_iter().chain(own) {
             if let Some(layer) = Layer::of_variable(name, value)? {
                 figment = figment.merge(layer);
             }
@@ -150,11 +212,40 @@ fn defaults(env: &BTreeMap<String, String>) -> Raw {
         runtime: RuntimeChoice::Auto,
         no_auth: false,
         socket_dir: None,
+        key_file: None,
+        database_url: None,
+        redis: RawRedis {
+            url: None,
+            prefix: String::new(),
+            sentinels: Vec::new(),
+            master_name: None,
+            user: None,
+            password: None,
+            sentinel_password: None,
+            ca_file: None,
+        },
+        docker: RawDocker {
+            host: "unix:///var/run/docker.sock".to_owned(),
+            image: "aito-agent:latest".to_owned(),
+            network: None,
+        },
         workers: std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(1, 64),
         log: RawLog { filter: "info".to_owned(), format: LogFormat::Text },
         agents: BTreeMap::new(),
     }
 }
+
+/// Variables that mean the same to other programs, and the keys that they set.
+const SHARED: [(&str, &[&str]); 5] = [
+    ("DATABASE_URL", &["database_url"]),
+    ("REDIS_URL", &["redis", "url"]),
+    ("REDIS_MASTER_NAME", &["redis", "master_name"]),
+    ("REDIS_PASSWORD", &["redis", "password"]),
+    ("DOCKER_HOST", &["docker", "host"]),
+];
+
+/// Keys whose values are texts, also when they look like numbers.
+const TEXTS: [&str; 7] = ["listen", "data_dir", "socket_dir", "key_file", "database_url", "redis", "docker"];
 
 /// One value from the environment or a flag, as a layer of its own, so that its source can be named.
 struct Layer {
@@ -170,9 +261,19 @@ impl Layer {
         Self { source, dict: Dict::from([(first.to_owned(), inner)]) }
     }
 
-    /// `AITO_LISTEN`, `AITO_AGENTS__CEO__GRACE`; `ORCHESTRATOR_PORT` is the port of the default address.
+    /// `AITO_LISTEN`, `AITO_AGENTS__CEO__GRACE`; `ORCHESTRATOR_PORT` is the port of the default address, and some
+    /// variables mean the same everywhere ([`SHARED`]).
     fn of_variable(name: &str, value: &str) -> Result<Option<Self>, String> {
         let source = || format!("{name} from the environment");
+        if let Some((_, path)) = SHARED.iter().find(|(shared, _)| *shared == name) {
+            // Set and empty is a common way to unset.
+            return Ok((!value.is_empty()).then(|| Self::new(source(), path, Value::from(value))));
+        }
+        if name == "REDIS_SENTINELS" {
+            let all: Vec<&str> = value.split(',').map(str::trim).filter(|one| !one.is_empty()).collect();
+            let layer = Self::new(source(), &["redis", "sentinels"], Value::from(all));
+            return Ok((!value.is_empty()).then_some(layer));
+        }
         if name == "ORCHESTRATOR_PORT" {
             let port: u16 = value
                 .parse()
@@ -183,7 +284,7 @@ impl Layer {
         let key = key.to_ascii_lowercase();
         let path: Vec<&str> = key.split("__").collect();
         let parsed = match value.parse::<i64>() {
-            _ if matches!(path[0], "listen" | "data_dir" | "socket_dir") => Value::from(value),
+            _ if TEXTS.contains(&path[0]) => Value::from(value),
             Ok(number) => Value::from(number),
             Err(_) => match value {
                 "true" => Value::from(true),
@@ -270,15 +371,33 @@ fn check(raw: Raw, figment: &Figment) -> Result<Config, String> {
     if raw.data_dir.as_os_str().is_empty() {
         return Err(wrong("data_dir", "a directory"));
     }
-    if raw.socket_dir.as_ref().is_some_and(|dir| !dir.is_absolute()) {
-        return Err(wrong("socket_dir", "an absolute path"));
+    for (key, path) in
+        [("socket_dir", &raw.socket_dir), ("key_file", &raw.key_file), ("redis.ca_file", &raw.redis.ca_file)]
+    {
+        if path.as_ref().is_some_and(|path| !path.is_absolute()) {
+            return Err(wrong(key, "an absolute path"));
+        }
+    }
+    if raw.database_url.as_ref().is_some_and(|url| !is_postgres(url)) {
+        return Err(wrong("database_url", "a URL that begins with postgres:// or postgresql://"));
+    }
+    let redis = redis(&raw.redis).map_err(|(key, allowed)| wrong(key, allowed))?;
+    if !agents_config::is_image(&raw.docker.image) {
+        return Err(wrong("docker.image", "an image, such as aito-agent:latest or sha256:…"));
+    }
+    let socket = raw.docker.host.strip_prefix("unix://").map(PathBuf::from).filter(|path| path.is_absolute());
+    let socket = socket.ok_or_else(|| {
+        wrong("docker.host", &format!("unix:// and the absolute path of a socket, not {}", raw.docker.host))
+    });
+    if raw.runtime == RuntimeChoice::Docker {
+        socket.clone()?;
     }
     if let Err(bad) = raw.log.filter.parse::<tracing_subscriber::filter::Targets>() {
         return Err(wrong("log.filter", &format!("a filter such as info or aito_http=debug,info ({bad})")));
     }
     let data_dir =
         std::path::absolute(&raw.data_dir).map_err(|e| wrong("data_dir", &format!("a usable path: {e}")))?;
-    let agents = agents_config::resolve(&raw.agents, &data_dir).map_err(|bad| {
+    let agents = agents_config::resolve(&raw.agents, &data_dir, &raw.docker.image).map_err(|bad| {
         format!("agents.{} from {}: {}", bad.key, source(&format!("agents.{}", bad.key)), bad.what)
     })?;
     let mut described = Vec::new();
@@ -293,6 +412,22 @@ fn check(raw: Raw, figment: &Figment) -> Result<Config, String> {
                 .as_ref()
                 .map_or("chosen at the first start".to_owned(), |d| d.display().to_string()),
         ),
+        ("key_file", shown(raw.key_file.as_ref().map(|path| path.display()), "made at the first start")),
+        ("database_url", raw.database_url.as_deref().map_or("none: SQLite".to_owned(), masked)),
+        ("redis.url", raw.redis.url.as_deref().map_or("none".to_owned(), masked)),
+        ("redis.prefix", format!("\"{}\"", raw.redis.prefix)),
+        ("redis.sentinels", raw.redis.sentinels.join(",")),
+        ("redis.user", shown(raw.redis.user.as_ref(), "as in the URL")),
+        ("redis.password", shown(raw.redis.password.as_ref().map(|_| "***"), "as in the URL")),
+        ("redis.sentinel_password", shown(raw.redis.sentinel_password.as_ref().map(|_| "***"), "none")),
+        ("redis.master_name", shown(raw.redis.master_name.as_ref(), "none")),
+        (
+            "redis.ca_file",
+            shown(raw.redis.ca_file.as_ref().map(|path| path.display()), "the usual authorities"),
+        ),
+        ("docker.host", raw.docker.host.clone()),
+        ("docker.image", raw.docker.image.clone()),
+        ("docker.network", shown(raw.docker.network.as_ref(), "the installation's own")),
         ("workers", raw.workers.to_string()),
         ("log.filter", raw.log.filter.clone()),
         ("log.format", format!("{:?}", raw.log.format).to_lowercase()),
@@ -312,12 +447,68 @@ fn check(raw: Raw, figment: &Figment) -> Result<Config, String> {
         runtime: raw.runtime,
         no_auth: raw.no_auth,
         socket_dir: raw.socket_dir,
+        key_file: raw.key_file,
+        database_url: raw.database_url,
+        redis,
+        docker: DockerConfig { socket, image: raw.docker.image, network: raw.docker.network },
         workers: raw.workers,
         log_filter: raw.log.filter,
         log_format: raw.log.format,
         agents,
         described,
     })
+}
+
+fn is_postgres(url: &str) -> bool {
+    ["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme))
+}
+
+/// Where Redis is, or the key that is wrong and what is allowed.
+fn redis(raw: &RawRedis) -> Result<Option<RedisConfig>, (&'static str, &'static str)> {
+    let fine = |c: char| c.is_ascii_alphanumeric() || "-_:".contains(c);
+    if raw.prefix.len() > 64 || !raw.prefix.chars().all(fine) {
+        return Err(("redis.prefix", "at most 64 letters, digits, -, _ and :"));
+    }
+    let server = match (&raw.url, raw.sentinels.is_empty(), &raw.master_name) {
+        (None, true, None) => return Ok(None),
+        (Some(url), true, None) => RedisServer::At(url.clone()),
+        (None, false, Some(name)) => {
+            RedisServer::Sentinels { sentinels: raw.sentinels.clone(), master_name: name.clone() }
+        }
+        (Some(_), ..) => {
+            return Err(("redis.url", "the only one, without redis.sentinels and redis.master_name"));
+        }
+        (None, false, None) => return Err(("redis.master_name", "set together with redis.sentinels")),
+        (None, true, Some(_)) => {
+            return Err(("redis.sentinels", "host:port, at least one, with redis.master_name"));
+        }
+    };
+    Ok(Some(RedisConfig {
+        server,
+        prefix: raw.prefix.clone(),
+        user: raw.user.clone(),
+        password: raw.password.clone(),
+        sentinel_password: raw.sentinel_password.clone(),
+        ca_file: raw.ca_file.clone(),
+    }))
+}
+
+fn shown(value: Option<impl std::fmt::Display>, otherwise: &str) -> String {
+    value.map_or_else(|| otherwise.to_owned(), |value| value.to_string())
+}
+
+/// A URL without its password, as far as one can be told; without one it is shown whole.
+pub(crate) fn masked(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return "***".to_owned() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    let (authority, path) = rest.split_at(end);
+    let authority = match authority.rsplit_once('@') {
+        Some((user, host)) => format!("{}:***@{host}", user.split(':').next().unwrap_or_default()),
+        None => authority.to_owned(),
+    };
+    // A password may stand in the query too.
+    let path = path.split_once('?').map_or(path.to_owned(), |(path, _)| format!("{path}?***"));
+    format!("{scheme}://{authority}{path}")
 }
 
 #[cfg(test)]
@@ -381,22 +572,90 @@ mod tests {
             ("[log]\nfilter = \"loud=very\"", vec!["log.filter", "x.toml"]),
         ] {
             let (_dir, args) = file(text);
-            let why = load(args, &[]).expect_err(text);
+            let why = load(args, &[]).err().unwrap_or_else(|| panic!("{text} was taken"));
             for part in parts {
                 assert!(why.contains(part), "{text}: \"{part}\" is missing in: {why}");
             }
             assert!(!text.contains("secrets") || !why.contains("hunter2"), "a secret is shown: {why}");
             assert!(!why.contains("struct "), "{why}");
         }
-        let why = load(ServeArgs::default(), &[("AITO_LISEN", "x")]).unwrap_err();
+        let why = load(ServeArgs::default(), &[("AITO_LISEN", "x")]).err().unwrap();
         assert!(why.contains("lisen") && why.contains("AITO_LISEN"), "{why}");
-        let why = load(ServeArgs::default(), &[("ORCHESTRATOR_PORT", "x")]).unwrap_err();
+        let why = load(ServeArgs::default(), &[("ORCHESTRATOR_PORT", "x")]).err().unwrap();
         assert!(why.contains("ORCHESTRATOR_PORT") && why.contains("65535"), "{why}");
-        assert!(load(ServeArgs::default(), &[("DATABASE_URL", "x")]).unwrap_err().contains("DATABASE_URL"));
+        for (name, value, allowed) in [
+            ("DATABASE_URL", "mysql://hunter2@x", "postgres://"),
+            ("REDIS_MASTER_NAME", "main", "redis.sentinels"),
+            ("REDIS_SENTINELS", "a:1,b:2", "redis.master_name"),
+            ("AITO_REDIS__PREFIX", "a b", "letters"),
+            ("AITO_DOCKER__IMAGE", "no image", "aito-agent:latest"),
+        ] {
+            let why = load(ServeArgs::default(), &[(name, value)]).err().unwrap();
+            assert!(why.contains(allowed) && !why.contains("hunter2"), "{name}: {why}");
+        }
+        let remote = [("DOCKER_HOST", "tcp://10.0.0.1:2375")];
+        assert!(
+            load(ServeArgs::default(), &remote).unwrap().docker.socket.unwrap_err().contains("DOCKER_HOST")
+        );
+        let docker = ServeArgs { runtime: Some("docker".into()), ..ServeArgs::default() };
+        assert!(load(docker, &remote).err().unwrap().contains("unix://"));
         let open = ServeArgs { no_auth: true, listen: Some("0.0.0.0:80".into()), ..ServeArgs::default() };
-        assert!(load(open, &[]).unwrap_err().contains("loopback"));
+        assert!(load(open, &[]).err().unwrap().contains("loopback"));
         let missing = ServeArgs { config: Some("/nowhere/x.toml".into()), ..ServeArgs::default() };
-        assert!(load(missing, &[]).unwrap_err().contains("no such file"));
+        assert!(load(missing, &[]).err().unwrap().contains("no such file"));
+    }
+
+    #[test]
+    fn servers_are_found_where_other_programs_find_them_and_passwords_are_masked() {
+        let env = [
+            ("DATABASE_URL", "postgres://aito:hunter2@db/aito?password=hunter2"),
+            ("REDIS_URL", "rediss://:hunter2@cache:6380/1"),
+            ("AITO_REDIS__PREFIX", "42"),
+            ("DOCKER_HOST", "unix:///run/user/1000/docker.sock"),
+        ];
+        let config = load(ServeArgs::default(), &env).unwrap();
+        assert_eq!(config.database_url.as_deref(), Some(env[0].1));
+        let redis = config.redis.clone().unwrap();
+        assert!(matches!(redis.server, RedisServer::At(url) if url == env[1].1));
+        assert_eq!(redis.prefix, "42");
+        assert_eq!(config.docker.socket, Ok("/run/user/1000/docker.sock".into()));
+        let text = config.describe();
+        assert!(!text.contains("hunter2"), "{text}");
+        assert!(
+            text.contains("postgres://aito:***@db/aito?***") && text.contains("# DATABASE_URL"),
+            "{text}"
+        );
+        let own = [("DATABASE_URL", "postgres://a/x"), ("AITO_DATABASE_URL", "postgres://b/y")];
+        let config = load(ServeArgs::default(), &own).unwrap();
+        assert_eq!(config.database_url.as_deref(), Some("postgres://b/y"));
+        let sentinels = [("REDIS_SENTINELS", "a:1, b:2"), ("REDIS_MASTER_NAME", "main")];
+        let server = load(ServeArgs::default(), &sentinels).unwrap().redis.unwrap().server;
+        let RedisServer::Sentinels { sentinels, master_name } = server else { panic!("no sentinels") };
+        assert_eq!((sentinels, master_name.as_str()), (vec!["a:1".to_owned(), "b:2".to_owned()], "main"));
+    }
+
+    #[test]
+    fn images_and_mounts_come_from_configuration() {
+        let (_dir, args) = file(
+            "[docker]\nimage = \"company/agent:2\"\n[agents.cto]\nimage = \"special@sha256:00\"\n\
+             mounts = [{ source = \"/srv/a\", target = \"/a\" }, { source = \"/srv/b\", target = \"/b\", read_only = false }]\n",
+        );
+        let config = load(args, &[]).unwrap();
+        let spec = |name: &str| config.agents.iter().find(|spec| spec.agent_type.as_str() == name).unwrap();
+        assert_eq!(spec("ceo").image.as_deref(), Some("company/agent:2"));
+        assert_eq!(spec("cto").image.as_deref(), Some("special@sha256:00"));
+        let how: Vec<_> = spec("cto").mounts.iter().map(|mount| mount.read_only).collect();
+        assert_eq!(how, [true, false], "writing is what must be asked for");
+        for (text, part) in [
+            ("mounts = [{ source = \"profiles\", target = \"/a\" }]", "absolute"),
+            ("mounts = [{ source = \"/a/../b\", target = \"/a\" }]", "absolute"),
+            ("mounts = [{ source = \"/a\", target = \"/\" }]", "root"),
+            ("image = \"-x\"", "must name an image"),
+        ] {
+            let (_dir, args) = file(&format!("[agents.ceo]\n{text}\n"));
+            let why = load(args, &[]).err().unwrap();
+            assert!(why.contains(part) && why.contains("agents.ceo"), "{text}: {why}");
+        }
     }
 
     #[test]

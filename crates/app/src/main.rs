@@ -2,12 +2,15 @@
 //!
 //! Invariant: this crate alone knows adapters by name; no rule of the business lives here.
 
+mod accept_engine;
 mod agents_config;
 mod config;
 mod installation;
 mod profiles;
+mod runtimes;
 mod serve;
 mod sockets;
+mod stores;
 mod system;
 mod watch;
 
@@ -29,6 +32,9 @@ enum Command {
     Serve(ServeArgs),
     /// Print every setting with its source, secrets masked
     Config(ServeArgs),
+    /// What belongs to the installation as a whole
+    #[command(subcommand)]
+    Installation(InstallationCommand),
     /// Print what happens as it happens: one frame of the WebSocket a line, across restarts of the server
     Watch(watch::WatchArgs),
     /// Print the description of the HTTP API (OpenAPI 3.1)
@@ -39,6 +45,12 @@ enum Command {
     /// Holds one local agent process; started by the server
     #[command(hide = true)]
     Shim,
+}
+
+#[derive(Subcommand)]
+enum InstallationCommand {
+    /// Take the Docker engine that answers now for the installation's own, after the one before was replaced
+    AcceptEngine(ServeArgs),
 }
 
 /// What `serve` and `config` take; each stands above environment and file.
@@ -69,6 +81,9 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Serve(args) => report(load(&args).and_then(serve::run)),
         Command::Config(args) => report(load(&args).map(|config| print!("{}", config.describe()))),
+        Command::Installation(InstallationCommand::AcceptEngine(args)) => {
+            report(load(&args).and_then(accept_engine::run).map(|said| println!("{said}")))
+        }
         Command::Watch(args) => report(watch::run(&args)),
         Command::Openapi => {
             report(aito_http::document().map(|text| print!("{text}")).map_err(|e| e.to_string()))

@@ -21,7 +21,8 @@ const SHIPPED: [(&str, &str); 7] = [
 pub(crate) fn install(dir: &Path) -> Result<(), String> {
     let failed =
         |why: std::io::Error| format!("cannot write the shipped profiles to {}: {why}", dir.display());
-    // What agents are told is their owner's to change only, whatever the umask.
+    // What agents are told is their owner's to change only. The directory is closed to others; the files are not,
+    // because a container that runs as somebody else has its own one mounted.
     fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
     for (name, text) in SHIPPED {
         let path = dir.join(format!("{name}.md"));
@@ -31,7 +32,7 @@ pub(crate) fn install(dir: &Path) -> Result<(), String> {
         // Written aside and renamed, so that a crash leaves no half of one.
         let aside = dir.join(format!(".{name}.md.new"));
         let mut options = fs::OpenOptions::new();
-        options.write(true).create(true).truncate(true).mode(0o600);
+        options.write(true).create(true).truncate(true).mode(0o644);
         let mut file = options.open(&aside).map_err(failed)?;
         file.write_all(text.as_bytes()).map_err(failed)?;
         file.sync_all().map_err(failed)?;

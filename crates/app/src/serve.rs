@@ -5,7 +5,7 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
 };
@@ -14,7 +14,7 @@ use actix_web::web;
 use aito_application::{
     events::EventService,
     feed::Feed,
-    fleet::{FleetParts, FleetService, Roster},
+    fleet::{FleetParts, FleetService, Roster, Supervises},
     health::HealthService,
     heartbeat::HeartbeatService,
     history::HistoryService,
@@ -29,22 +29,22 @@ use aito_domain::{
         clock::{Clock, IdSource},
         runtime::ContainerRuntime,
     },
+    spec::AgentSpec,
 };
-use aito_embedded::{
-    bus::LocalBus,
-    data_dir::{DataDir, InstallationFile},
-    process::ProcessRuntime,
-    sqlite::{self, SqliteStore},
-};
+use aito_embedded::data_dir::{DataDir, InstallationFile, StoreKind};
 use aito_http::{Access, AppState, Frames, Listener};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use crate::{
-    config::{Config, LogFormat, RuntimeChoice},
-    installation::{self, Engine, chain},
-    profiles, sockets,
+    agents_config,
+    config::{Config, LogFormat},
+    installation::{self, Proposal, chain},
+    profiles,
+    runtimes::{self, Chosen},
+    sockets,
+    stores::{self, Stores},
     system::{SystemClock, SystemIds, SystemSecrets},
 };
 
@@ -61,7 +61,6 @@ pub(crate) fn run(config: Config) -> Result<(), String> {
             .into());
     }
     log_to_stderr(&config);
-    let chosen = choose_runtime(config.runtime)?;
     // Held until nothing of this server runs any more, also no effect that a stop left under way.
     let data = DataDir::open(&config.data_dir).map_err(|why| why.to_string())?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -69,11 +68,39 @@ pub(crate) fn run(config: Config) -> Result<(), String> {
         .thread_name("aito")
         .build()
         .map_err(|why| format!("cannot start: {why}"))?;
-    let served = runtime.block_on(serve(config, &data, chosen));
+    let served = runtime.block_on(async {
+        let mut stop = Signals::new()?;
+        let opened = tokio::select! {
+            opened = open(&config, &data) => opened?,
+            // A start may wait for its database for ever.
+            () = stop.given() => return Ok(()),
+        };
+        serve(&config, &data, opened, stop).await
+    });
     // A blocking read that hangs on a broken disk must not keep the process.
     runtime.shutdown_timeout(Duration::from_secs(2));
     drop(data);
     served
+}
+
+/// What asks a server to stop.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Self, String> {
+        let listen = |kind| signal(kind).map_err(|why| why.to_string());
+        Ok(Self { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn given(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 fn log_to_stderr(config: &Config) {
@@ -92,11 +119,26 @@ fn log_to_stderr(config: &Config) {
     };
 }
 
-async fn serve(
-    config: Config,
-    data: &DataDir,
-    (runtime_kind, why): (RuntimeKind, String),
-) -> Result<(), String> {
+/// Everything that a server stands on.
+struct Opened {
+    listen: SocketAddr,
+    listeners: Vec<Listener>,
+    parts: Parts,
+    why: String,
+    bus_place: String,
+}
+
+/// The adapters, built.
+struct Parts {
+    stores: Stores,
+    bus: Arc<dyn EventBus>,
+    runtime: Arc<dyn ContainerRuntime>,
+    clock: Arc<dyn Clock>,
+    ids: Arc<dyn IdSource>,
+    installation: InstallationFile,
+}
+
+async fn open(config: &Config, data: &DataDir) -> Result<Opened, String> {
     let tcp = TcpListener::bind(config.listen)
         .map_err(|why| format!("cannot listen on {}: {why}", config.listen))?;
     tcp.set_nonblocking(true).map_err(|why| why.to_string())?;
@@ -104,61 +146,51 @@ async fn serve(
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let ids: Arc<dyn IdSource> = Arc::new(SystemIds);
-    installation::check_store_file(data, &data.db())?;
-    let store =
-        SqliteStore::open(sqlite::Options::new(data.db(), clock.clone())).map_err(|why| chain(&why))?;
-    let engine = Engine { runtime: runtime_kind, engine_id: aito_embedded::process::engine_id() };
-    let installation = installation::settle(data, &*store, &*ids, engine, config.socket_dir.clone()).await?;
-    if config.runtime != RuntimeChoice::Auto && installation.runtime != runtime_kind {
-        return Err(format!(
-            "runtime from the configuration: this installation runs its agents as {}, chosen at its first start",
-            installation.runtime
-        ));
-    }
+    let key = config.key_file.as_deref().map(installation::read_key).transpose()?;
+    let (bus, bus_place) = stores::bus(config.redis.as_ref())?;
+    let stores = match &config.database_url {
+        None => {
+            installation::check_store_file(data, &data.db())?;
+            Stores::sqlite(&data.db(), clock.clone())?
+        }
+        Some(url) => {
+            installation::check_store_kind(data, StoreKind::Postgres)?;
+            Stores::postgres(url, clock.clone()).await?
+        }
+    };
+    let before = installation::runtime_of(data, &*stores.installation).await?;
+    let Chosen { kind, why, engine_id } = runtimes::choose(config, before, &clock).await?;
+    let proposal = Proposal {
+        runtime: kind,
+        engine_id: engine_id.clone(),
+        store: stores.kind,
+        socket_dir: config.socket_dir.clone(),
+        key,
+    };
+    let installation = installation::settle(data, &*stores.installation, &*ids, proposal).await?;
     profiles::install(&data.profiles())?;
-    let unix = sockets::bind(&installation.socket_dir)?;
-    let runtime = ProcessRuntime::open(aito_embedded::process::Options {
-        installation: installation.id,
-        dir: data.agents(),
-        program: aito_embedded::process::Options::OWN_PROGRAM.into(),
-        clock: clock.clone(),
-    })
-    .map_err(|why| chain(&why))?;
-    let runtime: Arc<dyn ContainerRuntime> = Arc::new(runtime);
-    let engine = runtime.engine_id().await.map_err(|why| chain(&why))?;
-    if engine != installation.engine_id {
+    let unix = sockets::bind(&installation.socket_dir, &sockets::name(data.path(), !stores.shared()))?;
+    let runtime = runtimes::open(config, &installation, &data.agents(), &clock).await?;
+    if kind == RuntimeKind::Process && !stores.shared() && engine_id != installation.engine_id {
         // The lock on the data directory is the guard: one server holds it, and processes of another machine
         // or of a time before a reboot are recognised as gone by their boot id.
         warn!(
-            now = engine,
+            now = engine_id,
             first = installation.engine_id,
             "the data directory was moved to another machine; agents that should run are started here"
         );
     }
-
-    let parts = Parts { store, runtime, clock, ids, installation: &installation };
-    let services = build(&config, parts).await?;
-    announce(&config, data, &installation, listen, &why, &*services.runtime);
-    run_until_stopped(&config, services, vec![Listener::Tcp(tcp), Listener::Unix(unix)]).await
+    let listeners = vec![Listener::Tcp(tcp), Listener::Unix(unix)];
+    let parts = Parts { stores, bus, runtime, clock, ids, installation };
+    Ok(Opened { listen, listeners, parts, why, bus_place })
 }
 
-fn choose_runtime(choice: RuntimeChoice) -> Result<(RuntimeKind, String), String> {
-    match choice {
-        RuntimeChoice::Process => Ok((RuntimeKind::Process, "as configured".into())),
-        RuntimeChoice::Auto => Ok((RuntimeKind::Process, "this version has no Docker adapter".into())),
-        RuntimeChoice::Docker => Err("runtime from the configuration: this version has no Docker adapter; \
-                                      allowed are auto and process"
-            .into()),
-    }
-}
-
-/// The adapters, built.
-struct Parts<'a> {
-    store: Arc<SqliteStore>,
-    runtime: Arc<dyn ContainerRuntime>,
-    clock: Arc<dyn Clock>,
-    ids: Arc<dyn IdSource>,
-    installation: &'a InstallationFile,
+async fn serve(config: &Config, data: &DataDir, opened: Opened, stop: Signals) -> Result<(), String> {
+    let Opened { listen, listeners, parts, why, bus_place } = opened;
+    let greeting = greeting(config, data, &parts, listen, &why, &bus_place);
+    let services = build(config, parts).await?;
+    announce(greeting, &*services.runtime);
+    run_until_stopped(config, services, listeners, stop).await
 }
 
 /// The use cases, wired.
@@ -173,25 +205,37 @@ struct Services {
     stop: CancellationToken,
 }
 
-async fn build(config: &Config, parts: Parts<'_>) -> Result<Services, String> {
-    let Parts { store, runtime, clock, ids, installation } = parts;
-    let log = store.log(installation.epoch.clone());
-    let bus: Arc<dyn EventBus> = Arc::new(LocalBus::new());
+async fn build(config: &Config, parts: Parts) -> Result<Services, String> {
+    let Parts { stores, bus, runtime, clock, ids, installation } = parts;
+    let log = stores.log(installation.epoch.clone());
     let metrics = Arc::new(Metrics::new());
     let writer = Arc::new(Writer::new(
-        store.clone(),
-        store.clone(),
+        stores.ledger.clone(),
+        stores.agents.clone(),
         bus.clone(),
         clock.clone(),
         ids.clone(),
         metrics.clone(),
     ));
-    let roster = Arc::new(Roster::new(config.agents.iter().cloned()));
-    let heartbeats =
-        Arc::new(HeartbeatService::new(store.clone(), writer.clone(), roster.clone(), metrics.clone()));
+    // A local process has no image, whatever the configuration says of containers.
+    let specs = config.agents.iter().cloned().map(|spec| match installation.runtime {
+        RuntimeKind::Docker => AgentSpec { limits: agents_config::container_limits(spec.limits), ..spec },
+        RuntimeKind::Process => AgentSpec { image: None, ..spec },
+    });
+    let roster = Arc::new(Roster::new(specs));
+    let heartbeats = Arc::new(HeartbeatService::new(
+        stores.heartbeats.clone(),
+        writer.clone(),
+        roster.clone(),
+        metrics.clone(),
+    ));
     let credentials = AgentCredentials::new(&installation.key, installation.id, &installation.epoch);
+    let supervises = match (installation.runtime, stores.shared()) {
+        (RuntimeKind::Process, false) => Supervises::Here,
+        _ => Supervises::TheEngineOf(stores.installation.clone()),
+    };
     let fleet = Arc::new(FleetService::new(FleetParts {
-        agents: store.clone(),
+        agents: stores.agents.clone(),
         runtime: runtime.clone(),
         writer: writer.clone(),
         roster,
@@ -200,7 +244,8 @@ async fn build(config: &Config, parts: Parts<'_>) -> Result<Services, String> {
         credentials: credentials.clone(),
         installation: installation.id,
         socket_dir: installation.socket_dir.clone(),
-        supervises: Ok(()),
+        supervises,
+        relayed: if stores.shared() { aito_application::heartbeat::RELAYED } else { Duration::ZERO },
         metrics: metrics.clone(),
     }));
     let feed = Feed::open(log.clone(), RING, aito_http::encode).await.map_err(|why| chain(&why))?;
@@ -209,7 +254,7 @@ async fn build(config: &Config, parts: Parts<'_>) -> Result<Services, String> {
     let state = web::Data::new(AppState {
         fleet: fleet.clone(),
         heartbeats: heartbeats.clone(),
-        history: Arc::new(HistoryService::new(store.clone(), writer)),
+        history: Arc::new(HistoryService::new(stores.history.clone(), writer)),
         events: Arc::new(EventService::new(log.clone())),
         feed: feed.clone(),
         health: Arc::new(HealthService::new(log, bus.clone(), runtime.clone(), clock.clone())),
@@ -227,6 +272,7 @@ async fn run_until_stopped(
     config: &Config,
     services: Services,
     listeners: Vec<Listener>,
+    mut signals: Signals,
 ) -> Result<(), String> {
     let Services { state, fleet, heartbeats, feed, bus, clock, stop, .. } = services;
     let server =
@@ -252,11 +298,8 @@ async fn run_until_stopped(
     }
     loops.close();
 
-    let mut terminate = signal(SignalKind::terminate()).map_err(|why| why.to_string())?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|why| why.to_string())?;
     let ended = tokio::select! {
-        _ = terminate.recv() => None,
-        _ = interrupt.recv() => None,
+        () = signals.given() => None,
         ended = &mut server => Some(ended),
     };
     info!("stopping; agents go on running");
@@ -295,24 +338,26 @@ async fn recover(fleet: &FleetService, heartbeats: &HeartbeatService, stop: &Can
 }
 
 /// Says in a few lines where it listens, what it keeps where, and what must be known.
-fn announce(
+fn greeting(
     config: &Config,
     data: &DataDir,
-    installation: &InstallationFile,
-    listen: std::net::SocketAddr,
+    parts: &Parts,
+    listen: SocketAddr,
     why: &str,
-    runtime: &dyn ContainerRuntime,
-) {
+    bus_place: &str,
+) -> String {
+    let Parts { installation, stores, .. } = parts;
     let mut text = format!(
         "aito {version}, installation {id}\n\
          operators  http://{listen}, no credentials asked (--no-auth), loopback only\n\
          agents     {sockets}, by their own credentials\n\
-         state      {db} (SQLite), profiles and logs beside it in {dir}\n\
+         state      {place}, profiles and logs in {dir}\n\
+         bus        {bus_place}\n\
          runtime    {kind}, because {why}; {count} agents are configured\n",
         version = aito_application::VERSION,
         id = installation.id,
         sockets = installation.socket_dir.display(),
-        db = data.db().display(),
+        place = stores.place,
         dir = data.path().display(),
         kind = installation.runtime,
         count = config.agents.len(),
@@ -322,6 +367,10 @@ fn announce(
             "note       local processes are trusted as you are; votes are not protected from them\n",
         );
     }
+    text
+}
+
+fn announce(mut text: String, runtime: &dyn ContainerRuntime) {
     for line in runtime.unenforced() {
         text.push_str(&format!("note       {line}\n"));
     }

@@ -71,6 +71,7 @@ impl<T: Send + Sync + 'static> Feed<T> {
     /// Reads what is new in the log until `stop`.
     pub async fn run(&self, bus: &dyn EventBus, clock: &dyn Clock, stop: CancellationToken) {
         let mut hints: Option<BoxStream<'static, _>> = None;
+        let mut of_the_log = Some(self.log.hints());
         loop {
             if hints.is_none() {
                 hints =
@@ -83,6 +84,7 @@ impl<T: Send + Sync + 'static> Feed<T> {
                 () = stop.cancelled() => return,
                 () = clock.sleep(LOOK_ANYWAY) => {}
                 () = crate::hints::next(&mut hints) => {}
+                () = crate::hints::next(&mut of_the_log) => {}
             }
         }
     }

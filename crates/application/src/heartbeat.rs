@@ -1,7 +1,8 @@
 //! Hears agents: who lives, what they do. Heartbeats are kept apart from events; what changes by one is not.
 //!
 //! Invariants: only the present incarnation is heard; a heartbeat that changes nothing writes nothing but a
-//! row in the next batch, at most 2 s later; what could not be flushed is kept and tried again.
+//! row in the next batch, at most 2 s later; what could not be flushed is kept and tried again; what other servers
+//! heard is read as often as the own is stored.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -19,7 +20,7 @@ use aito_domain::{
 };
 use chrono::{DateTime, Utc};
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::{
     error::{Error, Fault},
@@ -30,6 +31,8 @@ use crate::{
 
 /// The longest that a heartbeat stays in memory only.
 pub const FLUSH_EVERY: Duration = Duration::from_secs(2);
+/// The longest that a heartbeat takes from one server to another: one stores it, the other reads it.
+pub const RELAYED: Duration = FLUSH_EVERY.saturating_mul(2);
 
 /// A heartbeat as an agent sends it, not yet checked.
 #[derive(Debug, Clone, Default)]
@@ -83,7 +86,7 @@ impl HeartbeatService {
         Self { store, writer, roster, metrics, heard: Mutex::default() }
     }
 
-    /// Fetches what was heard before this process began.
+    /// Fetches what was heard before this process began, and what other servers have heard since.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
@@ -194,7 +197,7 @@ impl HeartbeatService {
         result
     }
 
-    /// Flushes until `stop`, then once more.
+    /// Flushes and looks what others heard until `stop`, then flushes once more.
     pub async fn run(&self, stop: CancellationToken) {
         let mut failing = false;
         loop {
@@ -218,6 +221,9 @@ impl HeartbeatService {
             }
             if stopping {
                 return;
+            }
+            if let Err(error) = self.load().await {
+                debug!(%error, "what other servers heard cannot be read");
             }
         }
     }

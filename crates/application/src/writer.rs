@@ -1,9 +1,16 @@
 //! The one way to write: read, decide, commit; again when somebody was faster, settled when nobody knows.
 //!
 //! Invariants: bounded tries; a commit whose outcome is unknown is settled before anything else is decided;
-//! after every commit the log's listeners are told to look.
+//! after every commit the log's listeners are told to look, and no commit waits for that: one message is under way
+//! at a time, and one more stands for all commits meanwhile.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU8, Ordering},
+    },
+    time::Duration,
+};
 
 use aito_domain::{
     agent::{Agent, Transition},
@@ -31,7 +38,7 @@ const SETTLE_TRIES: u32 = 5;
 pub struct Writer {
     ledger: Arc<dyn Ledger>,
     agents: Arc<dyn AgentStore>,
-    bus: Arc<dyn EventBus>,
+    hints: Arc<Hints>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
     metrics: Arc<Metrics>,
@@ -47,7 +54,7 @@ impl Writer {
         ids: Arc<dyn IdSource>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { ledger, agents, bus, clock, ids, metrics }
+        Self { ledger, agents, hints: Arc::new(Hints::new(bus)), clock, ids, metrics }
     }
 
     /// The clock that decisions are made by.
@@ -132,7 +139,7 @@ impl Writer {
         self.metrics.commit(commit.events.len(), self.clock.monotonic() - started, outcome.is_ok());
         match outcome {
             Ok(()) => {
-                self.hint().await;
+                self.hints.give();
                 Ok(Applied::Yes)
             }
             Err(CommitError::Duplicate(answer)) => Ok(Applied::Before(answer)),
@@ -173,19 +180,53 @@ impl Writer {
         })
     }
 
-    async fn hint(&self) {
-        let message = BusMessage { topic: Topic::LOG, payload: Vec::new() };
-        if let Err(error) = self.bus.publish(message).await {
-            // Listeners look by themselves; they are only later.
-            debug!(%error, "hint not published");
-        }
-    }
-
     /// Exponential, from 1 ms to 250 ms, with full jitter, so that two that collide part.
     async fn pause(&self, attempt: u32) {
         let cap = 1_u64 << attempt.min(8);
         let millis = 1 + self.ids.bits() % cap;
         self.clock.sleep(Duration::from_millis(millis.min(250))).await;
+    }
+}
+
+/// Tells the log's listeners to look.
+struct Hints {
+    bus: Arc<dyn EventBus>,
+    state: AtomicU8,
+}
+
+impl Hints {
+    const IDLE: u8 = 0;
+    const TELLING: u8 = 1;
+    const TELLING_AND_ASKED_AGAIN: u8 = 2;
+
+    fn new(bus: Arc<dyn EventBus>) -> Self {
+        Self { bus, state: AtomicU8::new(Self::IDLE) }
+    }
+
+    /// Returns at once; a bus that does not answer holds up nobody.
+    fn give(self: &Arc<Self>) {
+        let next =
+            |state| Some(if state == Self::IDLE { Self::TELLING } else { Self::TELLING_AND_ASKED_AGAIN });
+        let before = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
+        if before == Ok(Self::IDLE) {
+            tokio::spawn(self.clone().tell());
+        }
+    }
+
+    async fn tell(self: Arc<Self>) {
+        loop {
+            let message = BusMessage { topic: Topic::LOG, payload: Vec::new() };
+            if let Err(error) = self.bus.publish(message).await {
+                // Listeners look by themselves; they are only later.
+                debug!(%error, "hint not published");
+            }
+            let done =
+                self.state.compare_exchange(Self::TELLING, Self::IDLE, Ordering::AcqRel, Ordering::Acquire);
+            if done.is_ok() {
+                return;
+            }
+            self.state.store(Self::TELLING, Ordering::Release);
+        }
     }
 }
 

@@ -5,8 +5,8 @@
 use crate::{Client, Error, sse};
 use aito_api::{
     AgentDetail, AgentHealth, AgentHealthAnswer, AgentList, AgentSpec, AgentSpecAnswer, AgentStats,
-    AgentStatsAnswer, EventList, Health, HealthFull, HeartbeatAnswer, HeartbeatRequest, HistoryCreated,
-    HistoryList, LogLine, LogList, NewHistory, Ready, Started, Stopped, Timestamp,
+    AgentStatsAnswer, ContainerList, EventList, Health, HealthFull, HeartbeatAnswer, HeartbeatRequest,
+    HistoryCreated, HistoryList, LogLine, LogList, NewHistory, Ready, Started, Stopped, Timestamp,
 };
 use reqwest::{Response, Url};
 use std::collections::VecDeque;
@@ -79,6 +79,14 @@ impl Client {
     /// See [`Error`].
     pub async fn agent(&self, agent_type: &str) -> Result<AgentDetail, Error> {
         self.get(self.url(&["agents", agent_type])).await
+    }
+
+    /// `GET /containers`: the first 500.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn containers(&self) -> Result<ContainerList, Error> {
+        self.get(self.url(&["containers"])).await
     }
 
     /// `POST /agents/{type}/start`.

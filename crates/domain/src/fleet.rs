@@ -111,10 +111,11 @@ pub struct Seen<'a> {
 }
 
 /// How long an agent may be silent before it counts as unreachable, for a given heartbeat interval: three
-/// intervals, which two lost heartbeats do not exceed.
+/// intervals, which two lost heartbeats do not exceed, and the time that a heartbeat may take from the server that
+/// hears it to another one that decides (`relayed`).
 #[must_use]
-pub fn silence_bound(heartbeat_interval: Duration) -> Duration {
-    heartbeat_interval.saturating_mul(3)
+pub fn silence_bound(heartbeat_interval: Duration, relayed: Duration) -> Duration {
+    heartbeat_interval.saturating_mul(3).saturating_add(relayed)
 }
 
 /// The container of the last incarnation before the present one, of those that are left.

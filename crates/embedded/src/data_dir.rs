@@ -222,6 +222,9 @@ pub struct InstallationFile {
     pub engine_id: String,
     /// Where the state lies.
     pub store: StoreKind,
+    /// Whether the store is known to hold the installation's record.
+    #[serde(default)]
+    pub recorded: bool,
     /// The directory of the sockets by which agents reach the server.
     pub socket_dir: PathBuf,
 }
@@ -317,6 +320,7 @@ mod tests {
             runtime: RuntimeKind::Process,
             engine_id: "local".into(),
             store: StoreKind::Sqlite,
+            recorded: true,
             socket_dir: "/run/user/1000/aito-x".into(),
         }
     }

@@ -5,13 +5,18 @@
 //! stays in a sandbox on this machine; a scenario that fails is told as failed and the others go on.
 
 mod bare;
+mod container_start;
 mod fanout;
 mod heartbeat;
 mod load;
 mod machine;
+mod pg_reads;
+mod pg_writes;
+mod pgbench;
 mod reads;
 mod report;
 mod scenario;
+mod servers;
 mod start;
 mod stats;
 mod websocket;
@@ -29,17 +34,23 @@ use futures_util::FutureExt as _;
 use machine::Machine;
 use report::{Compared, Report, Row};
 use scenario::{About, Context};
+use servers::Lazy;
 
 use crate::wait;
 
 /// Every scenario, in the order in which they run. What is added here is listed, run and reported.
-const ALL: [&About; 6] = [
+const ALL: [&About; 11] = [
     &reads::AGENTS,
     &reads::EVENTS,
     &writes::DURABLE_WRITE,
     &start::AGENT_START,
     &fanout::WS_FANOUT,
     &heartbeat::HEARTBEAT,
+    &container_start::CONTAINER_START,
+    &pg_reads::AGENTS,
+    &pg_reads::EVENTS,
+    &pg_writes::COMMIT,
+    &pg_writes::ORDER,
 ];
 
 /// What to measure, and how.
@@ -64,6 +75,8 @@ pub struct Options {
 pub struct Summary {
     /// Scenarios that could not be measured.
     pub failed: usize,
+    /// Scenarios whose servers this machine cannot have.
+    pub not_run: usize,
     /// Targets that were missed.
     pub missed: usize,
 }
@@ -83,10 +96,18 @@ pub async fn run(options: &Options) -> Result<Summary, String> {
         .map_err(|why| format!("cannot make {}: {why}", options.out.display()))?;
     let before = Machine::look(&std::env::temp_dir());
     let mut rows = Vec::new();
+    let context = Context { bin: options.bin.clone(), large: options.large, servers: Lazy::default() };
     for about in chosen {
         eprintln!("{}: {}", about.name, about.what);
+        if about.on_servers
+            && let Err(why) = context.servers.get(&context.bin).await
+        {
+            eprintln!("{}: not run: {why}", about.name);
+            rows.push(Row::NotRun { name: about.name.to_owned(), why });
+            continue;
+        }
         // A sandbox panics when the server does not do as it must; that fails this scenario, not the others.
-        let one = AssertUnwindSafe(measure(about, options)).catch_unwind().await;
+        let one = AssertUnwindSafe(measure(about, &context, options)).catch_unwind().await;
         let result = one.unwrap_or_else(|panic| Err(words(&*panic)));
         rows.push(match result {
             Ok(compared) => Row::Compared(Box::new(compared)),
@@ -140,9 +161,8 @@ fn words(panic: &(dyn std::any::Any + Send)) -> String {
     text.unwrap_or("panicked").to_owned()
 }
 
-async fn measure(about: &About, options: &Options) -> Result<Compared, String> {
-    let context = Context { bin: options.bin.clone(), large: options.large };
-    let mut scenario = (about.set_up)(&context).await?;
+async fn measure(about: &About, context: &Context, options: &Options) -> Result<Compared, String> {
+    let mut scenario = (about.set_up)(context).await?;
     let mut pairs = Vec::new();
     for round in 0..=options.repeats {
         let subject =
@@ -188,7 +208,7 @@ mod tests {
             large: false,
             out: out.path().join("deep/er"),
         };
-        assert_eq!(run(&options).await.unwrap(), Summary { failed: 1, missed: 0 });
+        assert_eq!(run(&options).await.unwrap(), Summary { failed: 1, not_run: 0, missed: 0 });
         let text = fs::read_to_string(options.out.join("bench.md")).unwrap();
         assert!(text.contains("/nowhere/aito") && text.contains("failed"), "{text}");
         let json: serde_json::Value =

@@ -8,10 +8,12 @@
 
 pub mod bench;
 pub mod chaos;
+pub mod engine;
+pub mod image;
 pub mod processes;
 pub mod sandbox;
 pub mod servers;
 pub mod story;
 pub mod wait;
 
-pub use sandbox::{Sandbox, Server};
+pub use sandbox::{Places, Sandbox, Server, Set};

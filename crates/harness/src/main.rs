@@ -1,11 +1,11 @@
-//! `aito-harness`: measures the server, or kills it again and again.
+//! `aito-harness`: measures the server, kills it again and again, or holds the servers of a test run.
 //!
-//! Invariants: whatever ends it, also a signal, no process of a sandbox is left behind; a failed chaos run names
-//! its seed.
+//! Invariants: whatever ends it, also a signal, no process of a sandbox and no server is left behind; a failed chaos
+//! run names its seed.
 
 use std::{panic::AssertUnwindSafe, path::PathBuf, process::ExitCode, time::Duration};
 
-use aito_harness::{bench, chaos};
+use aito_harness::{bench, chaos, servers::Servers};
 use clap::{Args, Parser, Subcommand};
 use futures_util::FutureExt as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,6 +24,8 @@ enum Command {
     Bench(BenchArgs),
     /// Kill the server at random moments and check that everything comes back as it must
     Chaos(ChaosArgs),
+    /// Start PostgreSQL, Redis and a Docker engine for tests and hold them until standard input ends
+    Servers(ServersArgs),
 }
 
 #[derive(Args)]
@@ -67,6 +69,13 @@ struct ChaosArgs {
     rounds: u32,
 }
 
+#[derive(Args)]
+struct ServersArgs {
+    /// The program in the engine's test image
+    #[arg(long, value_name = "PATH")]
+    bin: PathBuf,
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
@@ -97,6 +106,7 @@ async fn run(command: Command) -> ExitCode {
         }
         Command::Bench(args) => run_bench(args).await,
         Command::Chaos(args) => run_chaos(args).await,
+        Command::Servers(args) => run_servers(args).await,
     }
 }
 
@@ -125,7 +135,10 @@ async fn run_chaos(args: ChaosArgs) -> ExitCode {
         Ok(seed) => seed,
         Err(why) => return failed(&format!("the system gives no seed: {why}")),
     };
-    match AssertUnwindSafe(chaos::run(&args.bin, seed, args.rounds)).catch_unwind().await {
+    match AssertUnwindSafe(chaos::run(&aito_harness::Sandbox::new(&args.bin), seed, args.rounds))
+        .catch_unwind()
+        .await
+    {
         Ok(report) => {
             println!(
                 "chaos: seed {seed}: {} kills, {} calls answered, {} not, {} events; everything as it must be",
@@ -136,6 +149,35 @@ async fn run_chaos(args: ChaosArgs) -> ExitCode {
         // What was wrong has been printed by the panic.
         Err(_) => failed(&format!("chaos failed; again with: chaos --seed {seed} --rounds {}", args.rounds)),
     }
+}
+
+/// Prints `NAME=value` for each server, then `ready`.
+async fn run_servers(args: ServersArgs) -> ExitCode {
+    // Servers that are still starting when a signal ends this process are ended by their guards.
+    let servers = match tokio::task::spawn_blocking(move || Servers::start(&args.bin)).await {
+        Ok(Ok(servers)) => servers,
+        Ok(Err(why)) => return failed(&why),
+        Err(why) => return failed(&why.to_string()),
+    };
+    for (name, value) in servers.variables() {
+        println!("{name}={value}");
+    }
+    println!("ready");
+    input_ends().await;
+    ExitCode::SUCCESS
+}
+
+/// Waits until whoever started this process closes its standard input, or is gone. The thread that reads it is not the
+/// runtime's: a signal must not wait for it.
+async fn input_ends() {
+    let (ended, end) = tokio::sync::oneshot::channel();
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        // Nobody waits for it after a signal.
+        let _ = ended.send(());
+    });
+    // That the thread is gone means the same.
+    let _ = end.await;
 }
 
 /// Waits for SIGINT or SIGTERM and gives its number.
@@ -191,6 +233,7 @@ mod tests {
         assert!(parsed("x bench --list").is_ok());
         let Command::Chaos(args) = parsed("x chaos --bin b").unwrap().command else { panic!("not chaos") };
         assert_eq!((args.seed, args.rounds), (None, 100));
+        assert!(parsed("x servers --bin b").is_ok());
     }
 
     #[test]
@@ -205,6 +248,7 @@ mod tests {
             "x chaos",
             "x chaos --bin b --rounds 0",
             "x chaos --bin b --seed -1",
+            "x servers",
         ] {
             assert!(parsed(line).is_err(), "{line}");
         }

@@ -1,10 +1,11 @@
-//! A server in a sandbox: its own data directory, sockets, configuration and port.
+//! A server in a sandbox: its own data directory, sockets, configuration and port; on real servers also a database, a
+//! prefix in Redis and containers of its own.
 
 use std::{
     collections::BTreeMap,
     fs,
     io::Read as _,
-    os::unix::process::ExitStatusExt as _,
+    os::unix::{fs::PermissionsExt as _, process::ExitStatusExt as _},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     time::Duration,
@@ -13,12 +14,38 @@ use std::{
 use aito_client::{Client, Options};
 use rustix::process::Signal;
 
-use crate::{processes, wait};
+use crate::{engine, processes, servers, wait};
+
+/// The agents that every installation has.
+pub const AGENTS: [&str; 7] = ["ceo", "cmo", "cto", "cfo", "coo", "cco", "dao"];
+
+/// Which adapters a server under test runs on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Set {
+    /// SQLite, the bus of one process, local processes.
+    Embedded,
+    /// PostgreSQL, Redis and a Docker engine: those of the test run ([`servers::address`]).
+    Servers,
+}
+
+/// What a sandbox has on real servers.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// Its database.
+    pub database_url: String,
+    /// Its Redis.
+    pub redis_url: String,
+    /// Its engine's socket.
+    pub engine: PathBuf,
+}
 
 /// Directories of one installation under test.
 pub struct Sandbox {
     dir: tempfile::TempDir,
     bin: PathBuf,
+    places: Option<Places>,
+    /// The sandbox of whose installation this is another server.
+    shares: Option<PathBuf>,
     /// More environment for the server.
     pub env: BTreeMap<String, String>,
 }
@@ -26,20 +53,133 @@ pub struct Sandbox {
 impl Sandbox {
     /// An empty one, for the server at `bin`, with quick heartbeats and restarts for the seven agents.
     pub fn new(bin: impl Into<PathBuf>) -> Self {
+        Self::of(Set::Embedded, bin)
+    }
+
+    /// An empty one on this set.
+    pub fn of(set: Set, bin: impl Into<PathBuf>) -> Self {
+        match set {
+            Set::Embedded => Self::on(None, bin.into()),
+            Set::Servers => Self::on_servers(
+                &servers::address(servers::POSTGRES),
+                &servers::address(servers::REDIS),
+                Path::new(&servers::address(servers::ENGINE)),
+                bin,
+            ),
+        }
+    }
+
+    /// An empty one on these servers; its database is made, and dropped with it.
+    pub fn on_servers(postgres: &str, redis: &str, engine: &Path, bin: impl Into<PathBuf>) -> Self {
+        let places = Places {
+            database_url: postgres.to_owned(),
+            redis_url: redis.to_owned(),
+            engine: engine.to_owned(),
+        };
+        let mut sandbox = Self::on(Some(places), bin.into());
+        let name = sandbox.name();
+        let database_url = servers::create_database(postgres, &name);
+        if let Some(places) = &mut sandbox.places {
+            places.database_url = database_url;
+        }
+        sandbox.reach_servers(&name);
+        sandbox
+    }
+
+    /// Another server of the same installation, with a data directory of its own.
+    pub fn another_server(&self) -> Self {
+        let places = self.places.clone().expect("several servers need servers to share");
+        let mut other = Self::on(Some(places), self.bin.clone());
+        other.shares = Some(self.root().to_owned());
+        other.env.insert(
+            "AITO_KEY_FILE".to_owned(),
+            self.data_dir().join("installation.json").display().to_string(),
+        );
+        other.reach_servers(&self.name());
+        fs::copy(self.config_file(), other.config_file()).unwrap();
+        other
+    }
+
+    fn on(places: Option<Places>, bin: PathBuf) -> Self {
         let dir = tempfile::Builder::new().prefix("aito-").tempdir().unwrap();
-        let sandbox = Self { dir, bin: bin.into(), env: BTreeMap::new() };
+        if places.is_some() {
+            // Containers run as nobody in particular and may write here, where a test wants them to.
+            fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
+        }
+        let sandbox = Self { dir, bin, places, shares: None, env: BTreeMap::new() };
         let mut agents = String::new();
-        for agent in ["ceo", "cmo", "cto", "cfo", "coo", "cco", "dao"] {
+        for agent in AGENTS {
             agents += &format!("[agents.{agent}]\nheartbeat_interval = 1\ngrace = 5\n");
         }
         sandbox.configure(&agents);
         sandbox
     }
 
-    /// Writes the configuration anew; the socket directory always stands in it.
+    fn name(&self) -> String {
+        self.root().file_name().unwrap().to_str().unwrap().to_owned()
+    }
+
+    fn reach_servers(&mut self, prefix: &str) {
+        let Some(places) = self.places.clone() else { return };
+        for (name, value) in [
+            ("DATABASE_URL", places.database_url),
+            ("REDIS_URL", places.redis_url),
+            ("AITO_REDIS__PREFIX", format!("{prefix}:")),
+            ("DOCKER_HOST", format!("unix://{}", places.engine.display())),
+            ("AITO_RUNTIME", "docker".to_owned()),
+        ] {
+            self.env.insert(name.to_owned(), value);
+        }
+    }
+
+    /// Writes the configuration anew; the socket directory always stands in it. On real servers every agent that it
+    /// names also sees the sandbox, at the same place and writable, as a local process does.
     pub fn configure(&self, text: &str) {
-        let head = format!("socket_dir = \"{}\"\n", self.socket_dir().display());
-        fs::write(self.config_file(), head + text).unwrap();
+        let mut config: toml::Table = text.parse().unwrap();
+        config.insert("socket_dir".to_owned(), self.socket_dir().display().to_string().into());
+        if self.places.is_some() {
+            let here = self.root().display().to_string();
+            let mount: toml::Table =
+                [("source", here.clone().into()), ("target", here.into()), ("read_only", false.into())]
+                    .map(|(key, value): (&str, toml::Value)| (key.to_owned(), value))
+                    .into_iter()
+                    .collect();
+            let agents = config.get_mut("agents").and_then(toml::Value::as_table_mut);
+            for agent in
+                agents.into_iter().flat_map(|agents| agents.iter_mut()).filter_map(|(_, v)| v.as_table_mut())
+            {
+                agent.entry("mounts").or_insert_with(|| vec![mount.clone()].into());
+            }
+        }
+        fs::write(self.config_file(), config.to_string()).unwrap();
+    }
+
+    /// Its database, Redis and engine, on real servers.
+    ///
+    /// # Panics
+    /// On the embedded set.
+    pub fn places(&self) -> &Places {
+        self.places.as_ref().expect("the embedded set has none")
+    }
+
+    /// What its database answers to a statement, as text without headings.
+    ///
+    /// # Panics
+    /// On the embedded set, and when the statement fails.
+    pub fn sql(&self, statement: &str) -> String {
+        servers::sql(&self.places().database_url, statement)
+    }
+
+    /// Whether its agents are containers.
+    pub fn has_containers(&self) -> bool {
+        self.places.is_some()
+    }
+
+    /// The installation's id, once a server has been started.
+    pub fn installation(&self) -> Option<String> {
+        let text = fs::read_to_string(self.data_dir().join("installation.json")).ok()?;
+        let file: serde_json::Value = serde_json::from_str(&text).ok()?;
+        Some(file["id"].as_str()?.to_owned())
     }
 
     /// The sandbox itself.
@@ -52,14 +192,17 @@ impl Sandbox {
         self.root().join("data")
     }
 
-    /// Where sockets lie.
+    /// Where sockets lie: for all servers of an installation at one place.
     pub fn socket_dir(&self) -> PathBuf {
-        self.root().join("s")
+        self.shares.as_deref().unwrap_or(self.root()).join("s")
     }
 
-    /// The socket for agents.
+    /// The socket for agents of a server that runs.
     pub fn socket(&self) -> PathBuf {
-        self.socket_dir().join("server.sock")
+        let all = fs::read_dir(self.socket_dir()).into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut sockets: Vec<_> = all.filter(|path| path.extension().is_some_and(|e| e == "sock")).collect();
+        sockets.sort();
+        sockets.into_iter().next().unwrap_or_else(|| self.socket_dir().join("server.sock"))
     }
 
     /// The configuration.
@@ -143,13 +286,27 @@ impl Sandbox {
 
     /// The agents that run here: type, incarnation, process id.
     pub fn agents(&self) -> Vec<(String, u64, u32)> {
-        processes::agents(&self.socket_dir())
+        let Some(places) = &self.places else { return processes::agents(&self.socket_dir()) };
+        let Some(installation) = self.installation() else { return Vec::new() };
+        let running = engine::containers(&places.engine, &format!("aito.installation={installation}"));
+        running
+            .into_iter()
+            .filter_map(|container| {
+                let label = |name: &str| container.labels.get(name).cloned();
+                Some((label("aito.type")?, label("aito.incarnation")?.parse().ok()?, container.pid?))
+            })
+            .collect()
     }
 }
 
 impl Drop for Sandbox {
     fn drop(&mut self) {
         processes::sweep(self.root());
+        let (Some(places), None) = (&self.places, &self.shares) else { return };
+        if let Some(installation) = self.installation() {
+            engine::sweep(&places.engine, &format!("aito.installation={installation}"));
+        }
+        servers::drop_database(&places.database_url);
     }
 }
 

@@ -1,7 +1,7 @@
 //! From domain values to wire types: explicit, pure, one function per type.
 
 use aito_api as api;
-use aito_application::fleet::{AgentView, ContainerStatus, Usage};
+use aito_application::fleet::{AgentView, ContainerStatus, ContainerView, Usage};
 use aito_domain::{
     agent::{Desired, Exit, Health, LastExit, Lifecycle, Status},
     event::Event,
@@ -10,7 +10,7 @@ use aito_domain::{
         heartbeats::Activity,
         runtime::{LogChannel, LogLine},
     },
-    spec::{AgentSpec, Tier},
+    spec::{AgentSpec, Mount, Tier},
 };
 
 pub(crate) fn status(status: Status) -> api::AgentStatus {
@@ -158,6 +158,7 @@ pub(crate) fn agent_spec(spec: &AgentSpec) -> api::AgentSpec {
         grace_seconds: spec.grace.as_secs(),
         profile_path: Some(spec.profile.display().to_string()),
         env: plain.chain(secret).collect(),
+        mounts: spec.mounts.iter().map(mount).collect(),
         limits: api::Limits {
             memory_bytes: spec.limits.memory_bytes,
             cpus: spec.limits.cpu_millis.map(|millis| f64::from(millis) / 1000.0),
@@ -169,6 +170,26 @@ pub(crate) fn agent_spec(spec: &AgentSpec) -> api::AgentSpec {
             reset_after_ms: millis(spec.restart.reset_after),
             crash_loop_after: spec.restart.crash_loop_after,
         },
+    }
+}
+
+fn mount(mount: &Mount) -> api::Mount {
+    api::Mount {
+        source: mount.source.display().to_string(),
+        target: mount.target.display().to_string(),
+        read_only: mount.read_only,
+    }
+}
+
+pub(crate) fn container_view(view: ContainerView) -> api::Container {
+    api::Container {
+        container_id: view.name,
+        agent_type: view.agent_type,
+        incarnation: view.incarnation.map(|incarnation| incarnation.0),
+        container_status: container(view.status),
+        present: view.present,
+        foreign: view.foreign.is_some(),
+        whose: view.foreign,
     }
 }
 

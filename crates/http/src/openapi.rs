@@ -4,7 +4,7 @@ use actix_web::{HttpResponse, web};
 use utoipa::OpenApi;
 
 use crate::{
-    routes::{agents, events, health},
+    routes::{agents, containers, events, health},
     ws,
 };
 
@@ -33,6 +33,7 @@ use crate::{
         agents::record,
         agents::logs,
         agents::stats,
+        containers::list,
         events::list,
         events::of_agent,
         ws::open,

@@ -2,12 +2,12 @@
 
 use aito_api::{AgentStatus, ProblemKind};
 use aito_client::{Client, Endpoint, Options};
+use aito_harness::Set;
 
 use crate::{as_agent, credential, get, post, refused, sandbox, sandbox_with_leaky_ceo, until_status};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn only_the_present_incarnation_speaks_and_only_for_itself() {
-    let sandbox = sandbox_with_leaky_ceo();
+pub(crate) async fn only_the_present_incarnation_speaks_and_only_for_itself(set: Set) {
+    let sandbox = sandbox_with_leaky_ceo(set);
     let server = sandbox.start().await;
     let client = server.client();
     client.start("ceo").await.unwrap();
@@ -40,13 +40,12 @@ async fn only_the_present_incarnation_speaks_and_only_for_itself() {
     refused(&answer, 401);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_credential_of_another_installation_or_changed_is_refused() {
-    let other = sandbox_with_leaky_ceo();
+pub(crate) async fn a_credential_of_another_installation_or_changed_is_refused(set: Set) {
+    let other = sandbox_with_leaky_ceo(set);
     let other_server = other.start().await;
     other_server.client().start("ceo").await.unwrap();
     let foreign = credential(&other, 1).await;
-    let sandbox = sandbox_with_leaky_ceo();
+    let sandbox = sandbox_with_leaky_ceo(set);
     let server = sandbox.start().await;
     server.client().start("ceo").await.unwrap();
     let own = credential(&sandbox, 1).await;
@@ -60,9 +59,8 @@ async fn a_credential_of_another_installation_or_changed_is_refused() {
     refused(&basic, 401);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_agents_socket_wants_a_credential_for_all_but_what_is_public() {
-    let sandbox = sandbox();
+pub(crate) async fn the_agents_socket_wants_a_credential_for_all_but_what_is_public(set: Set) {
+    let sandbox = sandbox(set);
     let _server = sandbox.start().await;
     let nobody = Client::new(Endpoint::unix(sandbox.socket()), Options::default()).unwrap();
     for path in ["/health", "/ready", "/openapi.json"] {
@@ -75,9 +73,8 @@ async fn the_agents_socket_wants_a_credential_for_all_but_what_is_public() {
     refused(&post(&nobody, "/agents/ceo/heartbeat", "{}").await, 401);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn pages_of_other_sites_reach_nothing() {
-    let sandbox = sandbox();
+pub(crate) async fn pages_of_other_sites_reach_nothing(set: Set) {
+    let sandbox = sandbox(set);
     let server = sandbox.start().await;
     let client = server.client();
     for host in ["evil.example", "localhost.evil.example:80", "10.0.0.1"] {
@@ -93,9 +90,8 @@ async fn pages_of_other_sites_reach_nothing() {
     assert_eq!(client.raw("POST", "/agents/ceo/start", &[("origin", &own)], None).await.unwrap().status, 200);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn request_ids_are_kept_when_they_are_fit() {
-    let sandbox = sandbox();
+pub(crate) async fn request_ids_are_kept_when_they_are_fit(set: Set) {
+    let sandbox = sandbox(set);
     let server = sandbox.start().await;
     let client = server.client();
     let kept = client.raw("GET", "/health", &[("x-request-id", "abc-1")], None).await.unwrap();

@@ -1,14 +1,14 @@
 //! Bad input is refused with a reason that names the place, and nothing changes.
 
 use aito_client::EventQuery;
+use aito_harness::Set;
 use aito_harness::wait;
 use serde_json::Value;
 
 use crate::{SOON, as_agent, credential, get, post, refused, sandbox, sandbox_with_leaky_ceo};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn unknown_and_invalid_requests_are_refused() {
-    let sandbox = sandbox();
+pub(crate) async fn unknown_and_invalid_requests_are_refused(set: Set) {
+    let sandbox = sandbox(set);
     let server = sandbox.start().await;
     let client = server.client();
     for path in [
@@ -69,9 +69,8 @@ async fn unknown_and_invalid_requests_are_refused() {
     );
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn wrong_methods_name_the_right_ones_and_later_paths_say_so() {
-    let sandbox = sandbox();
+pub(crate) async fn wrong_methods_name_the_right_ones_and_later_paths_say_so(set: Set) {
+    let sandbox = sandbox(set);
     let server = sandbox.start().await;
     let client = server.client();
     for (method, path, allow) in [
@@ -102,9 +101,8 @@ async fn wrong_methods_name_the_right_ones_and_later_paths_say_so() {
     assert_eq!((head.status, head.body.len()), (200, 0));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn bodies_are_checked_whole() {
-    let sandbox = sandbox_with_leaky_ceo();
+pub(crate) async fn bodies_are_checked_whole(set: Set) {
+    let sandbox = sandbox_with_leaky_ceo(set);
     let server = sandbox.start().await;
     server.client().start("ceo").await.unwrap();
     let agent = as_agent(&sandbox, &credential(&sandbox, 1).await);
@@ -154,9 +152,8 @@ async fn bodies_are_checked_whole() {
     assert_eq!(created.json().unwrap()["history"]["details"], serde_json::json!({"a": 1}));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_cannot_start_is_refused_by_name_and_nothing_changes() {
-    let sandbox = sandbox();
+pub(crate) async fn what_cannot_start_is_refused_by_name_and_nothing_changes(set: Set) {
+    let sandbox = sandbox(set);
     sandbox.configure(
         "[agents.ceo]\nprofile = \"/nowhere/ceo.md\"\n\
          [agents.cmo]\ncommand = [\"/nowhere/program\"]\n\

@@ -2,7 +2,7 @@
 
 use std::{fs, os::unix::fs::PermissionsExt as _, process::Command};
 
-use aito_harness::{Sandbox, wait};
+use aito_harness::{Sandbox, Set, wait};
 
 use crate::{SOON, sandbox};
 
@@ -20,7 +20,7 @@ fn serve(sandbox: &Sandbox, args: &[&str]) -> Command {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fresh_start_says_where_it_listens_what_it_keeps_and_that_processes_are_trusted() {
-    let sandbox = sandbox();
+    let sandbox = sandbox(Set::Embedded);
     let server = sandbox.start().await;
     for part in [
         "http://127.0.0.1:",
@@ -40,7 +40,7 @@ async fn a_fresh_start_says_where_it_listens_what_it_keeps_and_that_processes_ar
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_guard_it_must_be_told_to_serve_open_and_on_loopback_only() {
-    let sandbox = sandbox();
+    let sandbox = sandbox(Set::Embedded);
     let mut command = sandbox.command();
     command.args(["serve", "--listen", "127.0.0.1:0", "--data-dir"]).arg(sandbox.data_dir());
     assert!(refused(&sandbox, command).contains("--no-auth"));
@@ -52,7 +52,7 @@ async fn without_a_guard_it_must_be_told_to_serve_open_and_on_loopback_only() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_second_server_on_the_same_data_names_the_first() {
-    let sandbox = sandbox();
+    let sandbox = sandbox(Set::Embedded);
     let server = sandbox.start().await;
     let why = refused(&sandbox, sandbox.serve());
     assert!(why.contains(&format!("process {}", server.pid())), "{why}");
@@ -65,7 +65,7 @@ async fn a_second_server_on_the_same_data_names_the_first() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_port_in_use_is_named() {
-    let sandbox = sandbox();
+    let sandbox = sandbox(Set::Embedded);
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let mut command = sandbox.command();
@@ -76,7 +76,7 @@ async fn a_port_in_use_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_data_directory_that_cannot_be_used_is_named() {
-    let sandbox = sandbox();
+    let sandbox = sandbox(Set::Embedded);
     fs::write(sandbox.data_dir(), "a file").unwrap();
     let why = refused(&sandbox, sandbox.serve());
     assert!(why.contains("not a directory"), "{why}");
@@ -89,7 +89,7 @@ async fn a_data_directory_that_cannot_be_used_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn wrong_configuration_names_key_source_and_what_is_allowed() {
-    let sandbox = sandbox();
+    let sandbox = sandbox(Set::Embedded);
     sandbox.configure("lisen = \"x\"\n");
     let why = refused(&sandbox, sandbox.serve());
     assert!(why.contains("lisen") && why.contains("aito.toml") && why.contains("listen"), "{why}");
@@ -112,7 +112,7 @@ async fn wrong_configuration_names_key_source_and_what_is_allowed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn configuration_is_shown_with_sources_and_without_secrets() {
-    let sandbox = sandbox();
+    let sandbox = sandbox(Set::Embedded);
     sandbox.configure("workers = 3\n[agents.ceo.secrets]\nKEY = { env = \"THE_KEY\" }\n");
     let mut command = sandbox.command();
     command.arg("config").arg("--config").arg(sandbox.config_file());
@@ -135,7 +135,7 @@ async fn configuration_is_shown_with_sources_and_without_secrets() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_belong_together_is_not_served() {
-    let sandbox = sandbox();
+    let sandbox = sandbox(Set::Embedded);
     sandbox.start().await.kill();
     let file = sandbox.data_dir().join("installation.json");
     let db = sandbox.data_dir().join("aito.sqlite3");
@@ -144,7 +144,7 @@ async fn what_does_not_belong_together_is_not_served() {
     fs::remove_file(&file).unwrap();
     assert!(refused(&sandbox, sandbox.serve()).contains("installation.json"));
 
-    let other = crate::sandbox();
+    let other = crate::sandbox(Set::Embedded);
     other.start().await.kill();
     fs::copy(other.data_dir().join("installation.json"), &file).unwrap();
     assert!(refused(&sandbox, sandbox.serve()).contains("do not belong together"));
@@ -180,7 +180,7 @@ async fn what_does_not_belong_together_is_not_served() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_of_something_else_is_left_alone() {
-    let sandbox = sandbox();
+    let sandbox = sandbox(Set::Embedded);
     sandbox.start().await.kill();
     let db = sandbox.data_dir().join("aito.sqlite3");
     for extra in ["aito.sqlite3-wal", "aito.sqlite3-shm"] {
@@ -197,7 +197,7 @@ async fn a_file_of_something_else_is_left_alone() {
 async fn a_first_start_that_is_cut_short_does_not_spoil_the_next() {
     // Whatever moment it is killed at, the next start serves.
     for millis in [0, 5, 10, 20, 30, 40, 60, 80] {
-        let sandbox = sandbox();
+        let sandbox = sandbox(Set::Embedded);
         let mut child = sandbox
             .serve()
             .stdout(std::process::Stdio::null())
@@ -218,7 +218,7 @@ async fn a_first_start_that_is_cut_short_does_not_spoil_the_next() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn log_and_workers_are_as_configured() {
-    let sandbox = sandbox();
+    let sandbox = sandbox(Set::Embedded);
     sandbox.configure("workers = 3\n[log]\nformat = \"json\"\n");
     let server = sandbox.start().await;
     server.client().start("ceo").await.unwrap();
@@ -230,7 +230,7 @@ async fn log_and_workers_are_as_configured() {
         assert!(entry["level"].is_string() && entry["timestamp"].is_string(), "{line}");
     }
     server.kill();
-    let other = crate::sandbox();
+    let other = crate::sandbox(Set::Embedded);
     other.configure("[log]\nfilter = \"error\"\n");
     let server = other.start().await;
     server.client().start("ceo").await.unwrap();

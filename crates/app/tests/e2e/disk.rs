@@ -4,7 +4,7 @@ use std::{fs, io::Write as _, process::Command};
 
 use aito_api::{AgentStatus, NewHistory};
 use aito_client::Error;
-use aito_harness::{Sandbox, story, wait};
+use aito_harness::{Sandbox, Set, story, wait};
 
 use crate::{SOON, get, sandbox, until_status};
 
@@ -23,7 +23,7 @@ fn serve_on_tmpfs(sandbox: &Sandbox) -> Command {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn needs_tmpfs_a_full_disk_refuses_writes_keeps_reads_and_recovers() {
-    let sandbox = sandbox();
+    let sandbox = sandbox(Set::Embedded);
     let server = sandbox.start_as(serve_on_tmpfs(&sandbox)).await;
     let client = server.client();
     client.start("ceo").await.unwrap();

@@ -4,17 +4,16 @@ use std::{sync::Arc, time::Duration};
 
 use aito_api::{AgentStatus, NewHistory};
 use aito_client::{EventQuery, EventSocket, Item, Page, ResumingEvents};
-use aito_harness::{story, wait};
+use aito_harness::{Set, story, wait};
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use serde_json::json;
 
 use crate::{SOON, sandbox, until_status};
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_listener_that_is_cut_and_resumes_at_random_has_exactly_the_log() {
+pub(crate) async fn a_listener_that_is_cut_and_resumes_at_random_has_exactly_the_log(set: Set) {
     let seed = 7;
     let mut random = StdRng::seed_from_u64(seed);
-    let sandbox = sandbox();
+    let sandbox = sandbox(set);
     let server = sandbox.start().await;
     let client = server.client();
     client.start("ceo").await.unwrap();
@@ -76,9 +75,8 @@ async fn all_registered(client: &aito_client::Client) -> String {
     .await
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn listeners_get_the_present_status_first_and_frames_in_the_documented_form() {
-    let sandbox = sandbox();
+pub(crate) async fn listeners_get_the_present_status_first_and_frames_in_the_documented_form(set: Set) {
+    let sandbox = sandbox(set);
     let server = sandbox.start().await;
     let client = server.client();
     // From a position on: what the server has read of its log so far is its own affair.
@@ -107,9 +105,8 @@ async fn listeners_get_the_present_status_first_and_frames_in_the_documented_for
     assert_eq!(alone.position, specific.position);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_position_that_cannot_be_resumed_gets_one_reset() {
-    let sandbox = sandbox();
+pub(crate) async fn a_position_that_cannot_be_resumed_gets_one_reset(set: Set) {
+    let sandbox = sandbox(set);
     let server = sandbox.start().await;
     let client = server.client();
     let newest = all_registered(&client).await;
@@ -132,9 +129,8 @@ async fn a_position_that_cannot_be_resumed_gets_one_reset() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn lists_are_paged_without_gap_or_double() {
-    let sandbox = sandbox();
+pub(crate) async fn lists_are_paged_without_gap_or_double(set: Set) {
+    let sandbox = sandbox(set);
     let server = sandbox.start().await;
     let client = server.client();
     client.start("ceo").await.unwrap();
@@ -161,9 +157,8 @@ async fn lists_are_paged_without_gap_or_double() {
     assert_eq!(events[0].payload["agentType"], "ceo");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_listener_that_never_reads_does_not_stop_the_others() {
-    let sandbox = sandbox();
+pub(crate) async fn a_listener_that_never_reads_does_not_stop_the_others(set: Set) {
+    let sandbox = sandbox(set);
     let server = sandbox.start().await;
     let client = server.client();
     client.start("ceo").await.unwrap();
@@ -184,9 +179,8 @@ async fn a_listener_that_never_reads_does_not_stop_the_others() {
     assert!(client.metrics().await.unwrap().contains("aito_events_written_total"));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_repeated_history_row_is_stored_once() {
-    let sandbox = sandbox();
+pub(crate) async fn a_repeated_history_row_is_stored_once(set: Set) {
+    let sandbox = sandbox(set);
     let server = sandbox.start().await;
     let client = server.client();
     client.start("ceo").await.unwrap();

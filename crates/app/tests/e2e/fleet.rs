@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use aito_api::{AgentStatus, ContainerStatus, HealthState};
 use aito_client::{EventQuery, LogQuery, Page};
 use aito_harness::{
-    chaos, processes, story,
+    Set, chaos, processes, story,
     wait::{self, wall_millis},
 };
 use rustix::process::Signal;
@@ -14,9 +14,8 @@ use crate::{SOON, sandbox, until_status};
 
 const AGENTS: [&str; 7] = ["ceo", "cmo", "cto", "cfo", "coo", "cco", "dao"];
 
-#[tokio::test(flavor = "multi_thread")]
-async fn seven_agents_live_outlive_a_killed_server_and_are_found_once() {
-    let sandbox = sandbox();
+pub(crate) async fn seven_agents_live_outlive_a_killed_server_and_are_found_once(set: Set) {
+    let sandbox = sandbox(set);
     let server = sandbox.start().await;
     let client = server.client();
     for agent in AGENTS {
@@ -53,9 +52,8 @@ async fn seven_agents_live_outlive_a_killed_server_and_are_found_once() {
     story::check(&story::whole_log(&client).await);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_killed_agent_is_an_event_within_1_s_and_a_restart_begun_within_2_s() {
-    let sandbox = sandbox();
+pub(crate) async fn a_killed_agent_is_an_event_within_1_s_and_a_restart_begun_within_2_s(set: Set) {
+    let sandbox = sandbox(set);
     let server = sandbox.start().await;
     let client = server.client();
     let first = client.start("ceo").await.unwrap().container_id;
@@ -82,12 +80,12 @@ async fn a_killed_agent_is_an_event_within_1_s_and_a_restart_begun_within_2_s() 
     let detail = client.agent("ceo").await.unwrap();
     assert_ne!(detail.container_id.unwrap(), first, "every start has a container of its own");
     let exit = detail.last_exit.unwrap();
-    assert_eq!((exit.signal, exit.code, detail.restarts), (Some(9), None, 1));
+    assert!(matches!((exit.signal, exit.code), (Some(9), None) | (None, Some(137))), "{exit:?}");
+    assert_eq!(detail.restarts, 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_exit_of_an_agent_that_died_without_a_server_is_known() {
-    let sandbox = sandbox();
+pub(crate) async fn the_exit_of_an_agent_that_died_without_a_server_is_known(set: Set) {
+    let sandbox = sandbox(set);
     let marker = sandbox.root().join("go");
     let script = format!("while [ ! -e {} ]; do sleep 0.01; done; exit 41", marker.display());
     sandbox.configure(&format!("[agents.ceo]\ncommand = [\"/bin/sh\", \"-c\", \"{script}\"]\n"));
@@ -105,9 +103,8 @@ async fn the_exit_of_an_agent_that_died_without_a_server_is_known() {
     assert_eq!((exit.code, exit.signal), (Some(41), None), "{exit:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn start_is_idempotent_and_restart_and_stop_do_what_they_say() {
-    let sandbox = sandbox();
+pub(crate) async fn start_is_idempotent_and_restart_and_stop_do_what_they_say(set: Set) {
+    let sandbox = sandbox(set);
     let server = sandbox.start().await;
     let client = server.client();
     let first = client.start("cto").await.unwrap();
@@ -130,9 +127,8 @@ async fn start_is_idempotent_and_restart_and_stop_do_what_they_say() {
     until_status(&client, "cto", AgentStatus::Active).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn concurrent_starts_and_restarts_leave_one_process() {
-    let sandbox = sandbox();
+pub(crate) async fn concurrent_starts_and_restarts_leave_one_process(set: Set) {
+    let sandbox = sandbox(set);
     let server = sandbox.start().await;
     let calls = (0..24).map(|n| {
         let client = server.client();
@@ -151,9 +147,8 @@ async fn concurrent_starts_and_restarts_leave_one_process() {
     story::check(&story::whole_log(&server.client()).await);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_agent_that_always_dies_backs_off_and_is_said_to_loop() {
-    let sandbox = sandbox();
+pub(crate) async fn an_agent_that_always_dies_backs_off_and_is_said_to_loop(set: Set) {
+    let sandbox = sandbox(set);
     sandbox.configure(
         "[agents.cfo]\ncommand = [\"/bin/false\"]\n[agents.cfo.restart]\ninitial_ms = 20\ncrash_loop_after = 3\n",
     );
@@ -185,9 +180,8 @@ async fn an_agent_that_always_dies_backs_off_and_is_said_to_loop() {
     assert_eq!(client.health_full().await.unwrap().status, aito_api::SystemStatus::Healthy);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_silent_agent_is_unreachable_until_it_is_heard_again() {
-    let sandbox = sandbox();
+pub(crate) async fn a_silent_agent_is_unreachable_until_it_is_heard_again(set: Set) {
+    let sandbox = sandbox(set);
     let server = sandbox.start().await;
     let client = server.client();
     client.start("dao").await.unwrap();
@@ -216,9 +210,8 @@ async fn a_silent_agent_is_unreachable_until_it_is_heard_again() {
     assert!(names.starts_with(&["agent_recovered", "agent_unreachable"]), "{names:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_stop_leaves_agents_running_and_is_quick() {
-    let sandbox = sandbox();
+pub(crate) async fn a_stop_leaves_agents_running_and_is_quick(set: Set) {
+    let sandbox = sandbox(set);
     let server = sandbox.start().await;
     let client = server.client();
     client.start("ceo").await.unwrap();
@@ -233,9 +226,8 @@ async fn a_stop_leaves_agents_running_and_is_quick() {
     assert_eq!(sandbox.agents().len(), 1);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn logs_can_be_read_and_followed() {
-    let sandbox = sandbox();
+pub(crate) async fn logs_can_be_read_and_followed(set: Set) {
+    let sandbox = sandbox(set);
     let marker = sandbox.root().join("go");
     let script = format!(
         "echo one; echo two >&2; while [ ! -e {} ]; do sleep 0.01; done; echo three; exec sleep 1000",
@@ -272,9 +264,8 @@ async fn logs_can_be_read_and_followed() {
     assert!(stats.memory_bytes > 0 && stats.processes >= 1, "{stats:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_last_words_of_a_dead_agent_can_be_read_after_its_restart() {
-    let sandbox = sandbox();
+pub(crate) async fn the_last_words_of_a_dead_agent_can_be_read_after_its_restart(set: Set) {
+    let sandbox = sandbox(set);
     sandbox.configure(
         "[agents.ceo]\ncommand = [\"/bin/sh\", \"-c\", \"echo words of $AGENT_INCARNATION; exec sleep 1000\"]\n",
     );
@@ -307,15 +298,13 @@ async fn the_last_words_of_a_dead_agent_can_be_read_after_its_restart() {
         .await;
         assert_eq!(of(true).await, Ok(vec![words]));
     }
-    let kept = std::fs::read_dir(sandbox.data_dir().join("agents/ceo")).unwrap().flatten();
-    let kept: Vec<_> =
-        kept.map(|e| e.file_name()).filter(|name| name.to_str().unwrap().parse::<u64>().is_ok()).collect();
+    let kept = client.containers().await.unwrap().containers;
+    let kept: Vec<_> = kept.into_iter().filter(|container| !container.foreign).collect();
     assert_eq!(kept.len(), 2, "only the last one before the present is kept: {kept:?}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn chaos_ten_kills() {
-    let report = chaos::run(std::path::Path::new(env!("CARGO_BIN_EXE_aito")), 20_261_122, 10).await;
+pub(crate) async fn chaos_ten_kills(set: Set) {
+    let report = chaos::run(&sandbox(set), 20_261_122, 10).await;
     assert_eq!(report.kills, 10);
     assert!(report.acknowledged > 0, "{report:?}");
     println!("{report:?}");

@@ -1,6 +1,7 @@
 //! The documented shapes, field by field, as the contract page writes them.
 
 use aito_api::{AgentStatus, NewHistory};
+use aito_harness::Set;
 use serde_json::{Value, json};
 
 use crate::{get, post, sandbox, until_status};
@@ -33,9 +34,8 @@ fn is_time(text: &str, at: &str) {
 
 const TIME: &str = "2025-12-20T10:00:00.000Z";
 
-#[tokio::test(flavor = "multi_thread")]
-async fn documented_answers_have_their_documented_shapes() {
-    let sandbox = sandbox();
+pub(crate) async fn documented_answers_have_their_documented_shapes(set: Set) {
+    let sandbox = sandbox(set);
     let server = sandbox.start().await;
     let client = server.client();
     let started = post(&client, "/agents/ceo/start", "").await.json().unwrap();
@@ -107,9 +107,8 @@ async fn documented_answers_have_their_documented_shapes() {
     assert_eq!(stopped, json!({"success": true, "message": "Agent ceo stopped"}));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn the_seven_agents_have_their_documented_intervals_and_tiers() {
-    let sandbox = sandbox();
+pub(crate) async fn the_seven_agents_have_their_documented_intervals_and_tiers(set: Set) {
+    let sandbox = sandbox(set);
     sandbox.configure("");
     let server = sandbox.start().await;
     let client = server.client();
@@ -135,9 +134,8 @@ async fn the_seven_agents_have_their_documented_intervals_and_tiers() {
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn metrics_are_text_that_a_scraper_reads_and_the_api_describes_itself() {
-    let sandbox = sandbox();
+pub(crate) async fn metrics_are_text_that_a_scraper_reads_and_the_api_describes_itself(set: Set) {
+    let sandbox = sandbox(set);
     let server = sandbox.start().await;
     let client = server.client();
     get(&client, "/agents").await;

@@ -8,6 +8,7 @@ mod effects;
 mod follow;
 mod reconcile;
 mod roster;
+mod supervision;
 mod view;
 
 use std::{
@@ -35,7 +36,8 @@ use futures_util::stream::BoxStream;
 use tokio::sync::Notify;
 
 pub use roster::Roster;
-pub use view::{AgentView, ContainerStatus};
+pub use supervision::Supervises;
+pub use view::{AgentView, ContainerStatus, ContainerView};
 
 use crate::{
     error::{Error, Fault},
@@ -73,8 +75,10 @@ pub struct FleetParts {
     pub installation: InstallationId,
     /// Where servers' sockets lie on this host.
     pub socket_dir: std::path::PathBuf,
-    /// Whether this server may act on containers; the text says why not.
-    pub supervises: Result<(), String>,
+    /// Where this server may act on containers.
+    pub supervises: Supervises,
+    /// How long a heartbeat may take to here from another server that heard it; zero where there is no other.
+    pub relayed: Duration,
     /// What is counted.
     pub metrics: Arc<Metrics>,
 }
@@ -82,6 +86,7 @@ pub struct FleetParts {
 /// Starts, stops, shows and reconciles agents.
 pub struct FleetService {
     parts: FleetParts,
+    supervision: supervision::Supervision,
     /// When this process began to listen to agents: silence is counted from here at the earliest.
     began: Timestamp,
     observed: Mutex<view::Observed>,
@@ -108,6 +113,7 @@ impl FleetService {
     pub fn new(parts: FleetParts) -> Self {
         let began = parts.writer.clock().now();
         Self {
+            supervision: supervision::Supervision::new(parts.supervises.clone()),
             parts,
             began,
             observed: Mutex::default(),
@@ -174,9 +180,9 @@ impl FleetService {
     ) -> Result<String, Error> {
         let agent = self.agent(agent_type).await?;
         let spec = self.spec(agent_type)?;
-        self.supervising()?;
         let runtime = &self.parts.runtime;
         runtime.ping().await.map_err(|error| runtime_away(error, "nothing was done"))?;
+        self.supervision.check(&**runtime).await?;
         runtime.check(spec).await.map_err(|error| match error {
             RuntimeError::Refused(what) => {
                 Error::Invalid(vec![Fault::new("", format!("agent {agent_type} cannot start: {what}"))])
@@ -216,7 +222,10 @@ impl FleetService {
     /// be tried again, or the store is away and nothing was done.
     pub async fn stop(self: &Arc<Self>, agent_type: &AgentType, actor: &Actor) -> Result<(), Error> {
         let agent = self.agent(agent_type).await?;
-        self.supervising()?;
+        // An engine that is away refuses nothing: the wish is stored, and the effect waits for it.
+        if self.parts.runtime.ping().await.is_ok() {
+            self.supervision.check(&*self.parts.runtime).await?;
+        }
         let agent =
             self.parts.writer.agent(agent.id, actor, |agent, now| Ok(agent.want_stopped(now))).await?;
         self.settle_agent(agent.id).await.map_err(|error| {
@@ -334,18 +343,14 @@ impl FleetService {
         Ok(Some(Usage { container_id: key.name(self.parts.installation), stats, cpu_percent }))
     }
 
+    /// Whether this server may act on containers, as far as it knows: it sees no other engine than the installation's.
+    pub fn may_supervise(&self) -> bool {
+        !self.supervision.is_refused()
+    }
+
     /// Says that something may have changed: the loop looks now.
     pub fn look(&self) {
         self.look.notify_one();
-    }
-
-    fn supervising(&self) -> Result<(), Error> {
-        self.parts.supervises.clone().map_err(|why| {
-            Error::unavailable(
-                format!("this server does not supervise agents: {why}; nothing was done"),
-                None,
-            )
-        })
     }
 
     async fn secrets_of(&self, spec: &AgentSpec) -> Result<Vec<(String, String)>, String> {
@@ -370,7 +375,7 @@ impl FleetService {
     fn silence_bound(&self, agent_type: &AgentType) -> Duration {
         let interval =
             self.parts.roster.get(agent_type).map_or(Duration::from_secs(10), |spec| spec.heartbeat_interval);
-        aito_domain::fleet::silence_bound(interval)
+        aito_domain::fleet::silence_bound(interval, self.parts.relayed)
     }
 }
 

@@ -71,6 +71,7 @@ impl FleetService {
         let clock = self.parts.writer.clock();
         loop {
             if hints.is_none() {
+                self.supervision.forget();
                 hints = self.parts.runtime.watch().await.inspect_err(|error| debug!(%error, "no hints")).ok();
             }
             let again = self.pass(&mut steps, &setbacks).await;
@@ -122,7 +123,8 @@ impl FleetService {
                 warn!(container = %container.key.name(self.parts.installation), "belongs to no known agent; left alone");
             }
         }
-        if self.parts.supervises.is_err() {
+        if let Err(error) = self.supervision.check(&*self.parts.runtime).await {
+            debug!(%error, "nothing is done on this engine");
             return None;
         }
         let containers: Arc<[Container]> = containers.into();
@@ -183,6 +185,7 @@ impl FleetService {
                 if self.saw_nothing() {
                     warn!(%error, "the container runtime does not answer");
                 }
+                self.supervision.forget();
                 Err(runtime_away(error, "agents keep their last state"))
             }
         }
@@ -208,6 +211,7 @@ impl FleetService {
         for _ in 0..SETTLE_TRIES {
             let agent = self.reread(id).await?;
             let containers = self.list().await?;
+            self.supervision.check(&*self.parts.runtime).await?;
             if let Some(agent) = self.settle_from(agent, containers).await? {
                 return Ok(agent);
             }

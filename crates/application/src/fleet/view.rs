@@ -5,11 +5,13 @@ use std::collections::HashMap;
 use aito_domain::{
     agent::{Agent, Health},
     fleet::{Container, ContainerKey, ContainerState},
+    id::Incarnation,
     ports::heartbeats::Heartbeat,
     spec::AgentSpec,
 };
 
 use super::FleetService;
+use crate::error::Error;
 
 /// What the runtime says of an agent's container (HTTP contract, Agents).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,15 +81,63 @@ pub struct AgentView {
     pub stale: bool,
 }
 
+/// A container as it is shown: one of ours, or one that only looks like it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerView {
+    /// Its name.
+    pub name: String,
+    /// The agent type that it belongs to, or claims.
+    pub agent_type: Option<String>,
+    /// The incarnation; `None` for a foreign one.
+    pub incarnation: Option<Incarnation>,
+    /// How it is.
+    pub status: ContainerStatus,
+    /// Whether it is the container of an agent's present incarnation.
+    pub present: bool,
+    /// Whose it is, when it is not of this installation.
+    pub foreign: Option<String>,
+}
+
 impl FleetService {
+    /// Every container of this installation, ordered by name, and then those that only look like it.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub async fn containers(&self) -> Result<Vec<ContainerView>, Error> {
+        let runtime = &self.parts.runtime;
+        let away = |error| super::runtime_away(error, "its containers cannot be listed");
+        let (agents, listed, foreign) =
+            tokio::join!(self.parts.agents.list(), runtime.list(), runtime.foreign());
+        let (agents, listed, foreign) = (agents?, listed.map_err(away)?, foreign.map_err(away)?);
+        let mut views: Vec<_> = listed
+            .into_iter()
+            .map(|container| ContainerView {
+                name: container.key.name(self.parts.installation),
+                agent_type: Some(container.key.agent_type.to_string()),
+                incarnation: Some(container.key.incarnation),
+                status: status_of(&container.state),
+                present: agents.iter().any(|agent| ContainerKey::of(agent) == container.key),
+                foreign: None,
+            })
+            .collect();
+        views.sort_by(|a, b| a.name.cmp(&b.name));
+        views.extend(foreign.into_iter().map(|foreign| ContainerView {
+            name: foreign.name,
+            agent_type: foreign.agent_type,
+            incarnation: None,
+            status: if foreign.running { ContainerStatus::Running } else { ContainerStatus::Exited },
+            present: false,
+            foreign: Some(foreign.whose),
+        }));
+        Ok(views)
+    }
+
     pub(super) fn show(&self, agent: Agent) -> AgentView {
         let key = ContainerKey::of(&agent);
         let (container, stale) = {
             let observed = self.observed();
             let status = match observed.containers.get(&key) {
-                Some(ContainerState::Running) => ContainerStatus::Running,
-                Some(ContainerState::Exited(_)) => ContainerStatus::Exited,
-                Some(ContainerState::Creating) => ContainerStatus::Unknown,
+                Some(state) => status_of(state),
                 None if observed.asked => ContainerStatus::Missing,
                 None => ContainerStatus::Unknown,
             };
@@ -170,5 +220,13 @@ impl FleetService {
     fn observed(&self) -> std::sync::MutexGuard<'_, Observed> {
         // Every state of it is a good one.
         self.observed.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+fn status_of(state: &ContainerState) -> ContainerStatus {
+    match state {
+        ContainerState::Running => ContainerStatus::Running,
+        ContainerState::Exited(_) => ContainerStatus::Exited,
+        ContainerState::Creating => ContainerStatus::Unknown,
     }
 }

@@ -327,7 +327,7 @@ impl EventBus for Mute {
     }
 }
 
-/// A log that can be switched off.
+/// A log that can be switched off, and gives no hints.
 struct Switched {
     inner: Arc<dyn EventLog>,
     off: AtomicBool,
@@ -372,7 +372,8 @@ impl EventLog for Switched {
 #[tokio::test]
 async fn without_hints_the_timer_looks_and_a_dead_bus_is_not_asked_all_the_time() {
     let house = House::new();
-    let feed = Arc::new(Feed::open(house.log.clone(), 16, encoded).await.unwrap());
+    let log = Arc::new(Switched { inner: house.log.clone(), off: AtomicBool::new(false) });
+    let feed = Arc::new(Feed::open(log, 16, encoded).await.unwrap());
     let (bus, stop) = (Arc::new(Mute { subscribed: AtomicUsize::new(0) }), CancellationToken::new());
     let task = tokio::spawn({
         let (feed, bus, clock, stop) = (feed.clone(), bus.clone(), house.clock.clone(), stop.clone());
@@ -411,4 +412,21 @@ async fn a_log_that_is_away_is_said_to_a_replay_and_nothing_is_lost() {
     assert_eq!(numbers(take_up_to(&mut live, 8, || 10).await), [6, 7, 8]);
     assert_eq!(running.feed.head(), house.events().await.len() as u64);
     running.stop().await;
+}
+
+#[tokio::test]
+async fn a_hint_of_the_log_alone_is_enough() {
+    let house = House::new();
+    let feed = Arc::new(Feed::open(house.log.clone(), 16, encoded).await.unwrap());
+    let (bus, stop) = (Arc::new(Mute { subscribed: AtomicUsize::new(0) }), CancellationToken::new());
+    let task = tokio::spawn({
+        let (feed, bus, clock, stop) = (feed.clone(), bus, house.clock.clone(), stop.clone());
+        async move { feed.run(&*bus, &*clock, stop).await }
+    });
+    wait::until("the tailer to sleep", SOON, async || (house.clock.sleepers() == 1).then_some(())).await;
+    append(&house, 2).await;
+    // The clock stands still: nothing but the hint makes it look.
+    wait::until("the events", SOON, async || (feed.head() == 2).then_some(())).await;
+    stop.cancel();
+    task.await.unwrap();
 }

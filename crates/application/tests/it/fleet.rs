@@ -9,7 +9,7 @@ use aito_domain::{
     event::Actor,
     fleet::ContainerKey,
     id::Incarnation,
-    ports::{clock::Clock as _, runtime::LogQuery},
+    ports::{clock::Clock as _, installation_store::InstallationStore as _, runtime::LogQuery},
     spec::{AgentSpec, SecretRef},
     time::after,
 };
@@ -287,7 +287,7 @@ async fn a_name_that_something_foreign_holds_is_left_for_the_next_incarnation() 
 async fn a_server_that_does_not_supervise_says_so_and_touches_nothing() {
     let house = House::automatic();
     house.server(&["ceo"]).await.fleet.start(&ty("ceo"), &operator()).await.unwrap();
-    let mut server = house.bystander(&["ceo"], "another engine").await;
+    let mut server = house.supervisor_of(&["ceo"], "another engine").await;
     let before = house.events().await.len();
     for detail in [
         unavailable(server.fleet.start(&ty("ceo"), &operator()).await),
@@ -302,6 +302,22 @@ async fn a_server_that_does_not_supervise_says_so_and_touches_nothing() {
     assert_eq!(house.events().await.len(), before, "it looks and does not act");
     let view = server.fleet.view(&ty("ceo")).await.unwrap();
     assert_eq!(view.container, ContainerStatus::Exited);
+    // Accepted, without a restart of the server: the loop goes on where it could not.
+    house.store.set_engine("another engine", "fake:1").await.unwrap();
+    server.fleet.look();
+    wait::until("the death to be told", SOON, async || {
+        house.told("ceo").await.contains(&"agent_error".to_owned()).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_first_engine_that_is_seen_becomes_the_installations_own() {
+    let house = House::automatic();
+    let server = house.supervisor_of(&["ceo"], "").await;
+    server.fleet.start(&ty("ceo"), &operator()).await.unwrap();
+    let record = house.store.load().await.unwrap().unwrap();
+    assert_eq!(record.engine_id, "fake:1");
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use aito_application::fleet::ContainerStatus;
+use aito_application::fleet::{ContainerStatus, Supervises};
 use aito_contracts::wait;
 use aito_domain::{
     agent::{Agent, Exit, Health, Lifecycle, Reach, Status},
@@ -373,7 +373,7 @@ async fn what_was_seen_of_one_incarnation_is_not_recorded_of_the_next() {
     let agents =
         Arc::new(HeldReads { inner: house.store.clone(), passing: 0.into(), gate: Mutex::default() });
     let (ledger, heartbeats) = (house.store.clone(), house.store.clone());
-    let parts = Parts { ledger, heartbeats, agents: agents.clone(), supervises: Ok(()) };
+    let parts = Parts { ledger, heartbeats, agents: agents.clone(), supervises: Supervises::Here };
     let mut server = house.server_on([spec_of("ceo")], parts).await;
     server.fleet.start(&ty("ceo"), &operator()).await.unwrap();
     house.beat(&server).await;

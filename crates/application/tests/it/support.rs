@@ -15,7 +15,7 @@ use std::{
 
 use aito_application::{
     Error,
-    fleet::{FleetParts, FleetService, Roster, Secrets},
+    fleet::{FleetParts, FleetService, Roster, Secrets, Supervises},
     heartbeat::{Beat, HeartbeatService},
     history::HistoryService,
     metrics::Metrics,
@@ -33,12 +33,13 @@ use aito_domain::{
     event::{Actor, Event, Payload},
     fleet::{Container, ContainerKey, ContainerState},
     id::{AgentId, AgentType, CommitId, Incarnation, InstallationId},
-    installation::{Epoch, InstallationKey, RuntimeKind},
+    installation::{Epoch, InstallationKey, InstallationRecord, RuntimeKind},
     ports::{
         agent_store::AgentStore,
         clock::IdSource,
         event_log::EventLog,
         heartbeats::Heartbeats,
+        installation_store::InstallationStore as _,
         ledger::{Commit, CommitError, Ledger, Settled},
         runtime::{
             ContainerRuntime, Foreign, Hint, LogLine, LogQuery, RuntimeError, Start, Started, Stats, Stopped,
@@ -98,7 +99,7 @@ pub struct Parts {
     pub ledger: Arc<dyn Ledger>,
     pub heartbeats: Arc<dyn Heartbeats>,
     pub agents: Arc<dyn AgentStore>,
-    pub supervises: Result<(), String>,
+    pub supervises: Supervises,
 }
 
 /// What outlives servers.
@@ -164,14 +165,23 @@ impl House {
         ledger: Arc<dyn Ledger>,
         heartbeats: Arc<dyn Heartbeats>,
     ) -> Server {
-        let parts = Parts { ledger, heartbeats, agents: self.store.clone(), supervises: Ok(()) };
+        let parts = Parts { ledger, heartbeats, agents: self.store.clone(), supervises: Supervises::Here };
         self.server_on(specs, parts).await
     }
 
-    /// A server that must not act on containers.
-    pub async fn bystander(&self, names: &[&str], why: &str) -> Server {
+    /// A server that acts on containers only on the engine that the store names.
+    pub async fn supervisor_of(&self, names: &[&str], engine: &str) -> Server {
+        let record = InstallationRecord {
+            id: installation(),
+            epoch: epoch(),
+            key_fingerprint: "0123456789abcdef".to_owned(),
+            runtime: RuntimeKind::Docker,
+            engine_id: engine.to_owned(),
+        };
+        self.store.create(&record).await.unwrap();
         let (ledger, heartbeats, agents) = (self.store.clone(), self.store.clone(), self.store.clone());
-        let parts = Parts { ledger, heartbeats, agents, supervises: Err(why.to_owned()) };
+        let supervises = Supervises::TheEngineOf(self.store.clone());
+        let parts = Parts { ledger, heartbeats, agents, supervises };
         self.server_on(names.iter().map(|name| spec_of(name)), parts).await
     }
 
@@ -200,6 +210,7 @@ impl House {
             installation: installation(),
             socket_dir: std::env::temp_dir(),
             supervises,
+            relayed: Duration::ZERO,
             metrics,
         }));
         heartbeats.load().await.unwrap();

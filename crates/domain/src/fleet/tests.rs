@@ -165,8 +165,10 @@ fn silence_counts_from_the_last_heartbeat_or_the_start_whichever_is_later() {
         let known = Agent { reach: Reach::Unreachable { since: at(40) }, ..agent };
         assert_eq!(planned(&known, &running, None, at(9999)), AgentPlan::default(), "told once");
     }
-    assert_eq!(silence_bound(Duration::from_secs(10)), SILENCE);
-    assert_eq!(silence_bound(Duration::MAX), Duration::MAX);
+    assert_eq!(silence_bound(Duration::from_secs(10), Duration::ZERO), SILENCE);
+    let relayed = Duration::from_secs(4);
+    assert_eq!(silence_bound(Duration::from_secs(10), relayed), SILENCE + relayed);
+    assert_eq!(silence_bound(Duration::MAX, relayed), Duration::MAX);
 }
 
 #[test]

@@ -205,6 +205,10 @@ impl ContainerRuntime for ProcessRuntime {
     }
 
     async fn check(&self, spec: &AgentSpec) -> Result<(), RuntimeError> {
+        if !spec.mounts.is_empty() {
+            let what = "mounts: a local process sees the files of this machine as they are; only containers have mounts";
+            return Err(RuntimeError::Refused(what.to_owned()));
+        }
         let spec = spec.clone();
         self.blocking(move |inner| inner.check(&spec).map(|_| ())).await
     }

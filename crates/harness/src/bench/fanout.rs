@@ -52,6 +52,7 @@ pub(crate) const WS_FANOUT: About = About {
                 a group; its events cost nothing, the server's are stored durably first",
     unit: "deliveries/s",
     target: Some(Target::AtLeast(0.15)),
+    on_servers: false,
     set_up: |context| Box::pin(set_up(context)),
 };
 

@@ -24,6 +24,7 @@ pub(crate) const HEARTBEAT: About = About {
                 to the same load generator; it checks no credential and notes nothing, so 1 cannot be reached",
     unit: "answers/s",
     target: Some(Target::AtLeast(0.1)),
+    on_servers: false,
     set_up: |context| Box::pin(set_up(context)),
 };
 

@@ -2,7 +2,7 @@
 //!
 //! Invariant: a fact that cannot be read is told as unknown; it never stops a measurement.
 
-use std::{fs, path::Path};
+use std::{fs, path::Path, time::Duration};
 
 use serde::Serialize;
 
@@ -60,6 +60,19 @@ pub(crate) fn resident_kib(pid: u32) -> Result<u64, String> {
     kibibytes(&text, "VmRSS").ok_or_else(|| format!("process {pid} tells no VmRSS"))
 }
 
+/// How long the living threads of a process have had a processor (the first figure of `schedstat`, in nanoseconds).
+pub(crate) fn processor_time(pid: u32) -> Result<Duration, String> {
+    let untold = |why: std::io::Error| format!("process {pid} does not tell its time: {why}");
+    let mut nanoseconds = 0;
+    for thread in fs::read_dir(format!("/proc/{pid}/task")).map_err(untold)? {
+        let path = thread.map_err(untold)?.path().join("schedstat");
+        // A thread may end while it is looked at.
+        let text = fs::read_to_string(path).unwrap_or_default();
+        nanoseconds += text.split(' ').next().and_then(|figure| figure.parse::<u64>().ok()).unwrap_or(0);
+    }
+    Ok(Duration::from_nanos(nanoseconds))
+}
+
 fn field(text: &str, name: &str) -> Option<String> {
     let line = text.lines().find(|line| line.split(':').next().is_some_and(|key| key.trim() == name))?;
     Some(line.split_once(':')?.1.trim().to_owned())
@@ -115,5 +128,7 @@ mod tests {
         assert!(machine.line("0").contains(&machine.kernel));
         assert!(resident_kib(std::process::id()).unwrap() > 100);
         assert!(resident_kib(u32::MAX).is_err());
+        assert!(processor_time(std::process::id()).unwrap() > Duration::ZERO);
+        assert!(processor_time(u32::MAX).is_err());
     }
 }

@@ -30,6 +30,7 @@ pub(crate) const AGENTS: About = About {
     reference: REFERENCE,
     unit: "answers/s",
     target: Some(Target::AtLeast(0.2)),
+    on_servers: false,
     set_up: |context| Box::pin(agents(context)),
 };
 
@@ -40,6 +41,7 @@ pub(crate) const EVENTS: About = About {
     reference: REFERENCE,
     unit: "answers/s",
     target: Some(Target::AtLeast(0.05)),
+    on_servers: false,
     set_up: |context| Box::pin(events(context)),
 };
 

@@ -35,7 +35,15 @@ pub(crate) struct Report {
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Row {
     Compared(Box<Compared>),
-    Failed { name: String, why: String },
+    Failed {
+        name: String,
+        why: String,
+    },
+    /// This machine cannot have the servers that it is about.
+    NotRun {
+        name: String,
+        why: String,
+    },
 }
 
 /// A scenario that was measured.
@@ -106,14 +114,15 @@ fn medians(measured: &[&Measured]) -> Vec<Figure> {
 impl Report {
     pub(crate) fn summary(&self) -> Summary {
         let failed = self.rows.iter().filter(|row| matches!(row, Row::Failed { .. })).count();
+        let not_run = self.rows.iter().filter(|row| matches!(row, Row::NotRun { .. })).count();
         let missed = self.compared().filter(|row| row.met == Some(false)).count();
-        Summary { failed, missed }
+        Summary { failed, not_run, missed }
     }
 
     fn compared(&self) -> impl Iterator<Item = &Compared> {
         self.rows.iter().filter_map(|row| match row {
             Row::Compared(compared) => Some(&**compared),
-            Row::Failed { .. } => None,
+            Row::Failed { .. } | Row::NotRun { .. } => None,
         })
     }
 
@@ -134,8 +143,10 @@ impl Report {
         for row in &self.rows {
             let _ = match row {
                 Row::Failed { name, why } => {
-                    let why = why.lines().next().unwrap_or_default().replace('|', "\\|");
-                    writeln!(text, "| {name} | | | | | | **failed**: {why} |")
+                    writeln!(text, "| {name} | | | | | | **failed**: {} |", first_line(why))
+                }
+                Row::NotRun { name, why } => {
+                    writeln!(text, "| {name} | | | | | | **not run**: {} |", first_line(why))
                 }
                 Row::Compared(it) => writeln!(
                     text,
@@ -181,6 +192,11 @@ impl Report {
     }
 }
 
+/// As it may stand in a cell.
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().replace('|', "\\|")
+}
+
 fn told(one: &Figure) -> String {
     format!("{} {} {}", one.name, figure(one.value), one.unit).trim_end().to_owned()
 }
@@ -221,6 +237,7 @@ mod tests {
             reference: "the same, bare",
             unit: "1/s",
             target,
+            on_servers: false,
             set_up: |_| Box::pin(async { Err("never set up".into()) }),
         }
     }
@@ -252,7 +269,7 @@ mod tests {
     fn a_steady_comparison_is_told_with_all_its_figures() {
         let steady =
             report(vec![row(Some(Target::AtLeast(0.4)), &[(100.0, 200.0), (50.0, 100.0), (80.0, 160.0)])]);
-        assert_eq!(steady.summary(), Summary { failed: 0, missed: 0 });
+        assert_eq!(steady.summary(), Summary { failed: 0, not_run: 0, missed: 0 });
         let text = steady.markdown();
         for part in [
             "| sample | 1/s | 80.0 (50.0–100; 65.0–90.0) | 160 (100–200; 130–180) | 0.500 (0.500–0.500; 0.500–0.500) | ≥ 0.4 | met |",
@@ -269,13 +286,16 @@ mod tests {
     }
 
     #[test]
-    fn missed_and_noisy_and_failed_are_said() {
+    fn missed_and_noisy_and_failed_and_not_run_are_said() {
         let failed = Row::Failed { name: "other".into(), why: "a | b\nmore".into() };
-        let bad = report(vec![row(Some(Target::AtMost(1.0)), &[(3.0, 2.0), (2.0, 1.0), (1.0, 1.0)]), failed]);
-        assert_eq!(bad.summary(), Summary { failed: 1, missed: 1 });
+        let not_run = Row::NotRun { name: "third".into(), why: "dockerd is not installed".into() };
+        let missed = row(Some(Target::AtMost(1.0)), &[(3.0, 2.0), (2.0, 1.0), (1.0, 1.0)]);
+        let bad = report(vec![missed, failed, not_run]);
+        assert_eq!(bad.summary(), Summary { failed: 1, not_run: 1, missed: 1 });
         let text = bad.markdown();
         assert!(text.contains("**missed**, noisy") && text.contains("Noisy: the ratios of sample"), "{text}");
         assert!(text.contains("| other | | | | | | **failed**: a \\| b |"), "{text}");
+        assert!(text.contains("| third | | | | | | **not run**: dockerd is not installed |"), "{text}");
     }
 
     #[test]

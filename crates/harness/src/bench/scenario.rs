@@ -11,6 +11,8 @@ use serde::Serialize;
 
 use super::{
     load::{self, Address, Connection, Done, Limits, Request},
+    machine,
+    servers::{Lazy, Servers},
     stats::Latencies,
 };
 use crate::{Sandbox, Server, wait};
@@ -30,6 +32,8 @@ pub(crate) struct About {
     pub(crate) unit: &'static str,
     /// Bounds the median of the ratios, subject to reference.
     pub(crate) target: Option<Target>,
+    /// Whether it is about PostgreSQL, Redis and a Docker engine, which not every machine can have.
+    pub(crate) on_servers: bool,
     pub(crate) set_up: SetUp,
 }
 
@@ -42,6 +46,15 @@ pub(crate) struct Context {
     pub(crate) bin: PathBuf,
     /// Whether the larger size is asked for.
     pub(crate) large: bool,
+    /// There for those that are [`About::on_servers`].
+    pub(crate) servers: Lazy,
+}
+
+impl Context {
+    /// The servers that scenarios share.
+    pub(crate) async fn servers(&self) -> Result<&Servers, String> {
+        self.servers.get(&self.bin).await
+    }
 }
 
 /// A scenario that was set up. What it started ends when it is dropped.
@@ -133,10 +146,22 @@ pub(crate) struct Subject {
 }
 
 impl Subject {
-    /// With this configuration, besides where its sockets lie.
+    /// On the embedded set, with this configuration besides where its sockets lie.
     pub(crate) async fn start(context: &Context, configuration: &str) -> Result<Self, String> {
         let sandbox = Sandbox::new(&context.bin);
         sandbox.configure(configuration);
+        Self::start_in(sandbox).await
+    }
+
+    /// On real servers, with the default configuration besides where its sockets lie.
+    pub(crate) async fn on_servers(context: &Context) -> Result<Self, String> {
+        let sandbox = context.servers().await?.sandbox(&context.bin);
+        sandbox.configure("");
+        Self::start_in(sandbox).await
+    }
+
+    /// In a sandbox in which none runs.
+    pub(crate) async fn start_in(sandbox: Sandbox) -> Result<Self, String> {
         let server = sandbox.start().await;
         let address = Address::of_url(server.address())?;
         // The server listens before it has entered the agents of its configuration.
@@ -144,6 +169,22 @@ impl Subject {
         let entered = async || client.agents(None).await.ok().filter(|list| !list.agents.is_empty());
         wait::until("the agents to be there", wait::SOON, entered).await;
         Ok(Self { server, sandbox, address })
+    }
+
+    /// Loads it and gives answers per second, with the latencies and what an answer costs.
+    pub(crate) async fn rate(
+        &self,
+        request: &Request,
+        connections: usize,
+        time: Duration,
+    ) -> Result<Measured, String> {
+        let before = machine::processor_time(self.server.pid())?;
+        let done = load_for(&self.address, request, connections, time).await?;
+        let spent = machine::processor_time(self.server.pid())?.saturating_sub(before);
+        let each = spent.as_secs_f64() * 1000.0 / done.requests as f64;
+        let mut measured = Measured::rate(done);
+        measured.figures.push(Figure::new("processor time of the server per answer", each, "ms"));
+        Ok(measured)
     }
 
     /// The whole answer to one request.

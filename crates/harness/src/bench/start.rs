@@ -33,6 +33,7 @@ pub(crate) const AGENT_START: About = About {
                 killed; it stores nothing and has no supervisor",
     unit: "ms",
     target: Some(Target::AtMost(5.0)),
+    on_servers: false,
     set_up: |context| Box::pin(set_up(context)),
 };
 
@@ -99,7 +100,7 @@ fn measured(mut latencies: Latencies, heard: Option<Latencies>) -> Measured {
 }
 
 /// Waits for an event of this type.
-async fn told(events: &mut EventSocket, event_type: &str) -> Result<(), String> {
+pub(crate) async fn told(events: &mut EventSocket, event_type: &str) -> Result<(), String> {
     loop {
         let next = tokio::time::timeout(wait::SOON, events.next()).await;
         let frame = next.map_err(|_| format!("{event_type} was not told"))?.map_err(|why| why.to_string())?;

@@ -29,6 +29,7 @@ pub(crate) const DURABLE_WRITE: About = About {
                 directory; the server may sync once for a group of writers, so more than 1 is possible",
     unit: "writes/s",
     target: Some(Target::AtLeast(1.0)),
+    on_servers: false,
     set_up: |context| Box::pin(set_up(context)),
 };
 

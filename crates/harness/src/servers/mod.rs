@@ -1,13 +1,16 @@
 //! Private servers for tests: PostgreSQL, Redis and a Docker engine, each with its own directory, on a Unix socket or
 //! a free loopback port.
 //!
-//! Invariants: a server that is dropped is stopped, and with an engine its containers; nothing that runs on the machine
-//! already is used or touched. `cargo xtask test` starts one of each for the whole run and names them in the
-//! environment ([`POSTGRES`], [`REDIS`], [`ENGINE`]); a test that has to kill its server starts one of its own.
+//! Invariants: a server that is dropped is stopped, and with an engine its containers; one whose process dies without
+//! dropping it is ended by its guard; nothing that runs on the machine already is used or touched. `cargo xtask test`
+//! starts one of each for the whole run ([`Servers`]) and names them in the environment ([`POSTGRES`], [`REDIS`],
+//! [`ENGINE`]); a test that has to kill its server starts one of its own.
 
 mod engine;
+mod guard;
 mod postgres;
 mod redis;
+mod run;
 
 use std::{
     fs,
@@ -15,14 +18,18 @@ use std::{
     os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
 use rustix::process::Signal;
 
 pub use engine::Engine;
-pub use postgres::{Postgres, create_database};
+pub use postgres::{Postgres, create_database, drop_database, sql};
 pub use redis::Redis;
+pub use run::Servers;
+
+use guard::Guard;
 
 use crate::{processes, wait};
 
@@ -42,9 +49,22 @@ pub fn address(variable: &str) -> String {
         .unwrap_or_else(|_| panic!("{variable} is not set: this test runs under `cargo xtask test`"))
 }
 
-/// A free port of the loopback address; somebody else may take it before it is used, which is then an error there.
+/// A free port of the loopback address, below those that the system gives to connections, so that a server which was
+/// killed finds it free again. Somebody else may take it before it is used, which is then an error there.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    const FIRST: u32 = 10_000;
+    const COUNT: u32 = 20_000;
+    static ASKED: AtomicU32 = AtomicU32::new(0);
+    // Processes that run side by side begin at places of their own.
+    let start = std::process::id().wrapping_mul(61);
+    for _ in 0..COUNT {
+        let offset = start.wrapping_add(ASKED.fetch_add(1, Ordering::Relaxed)) % COUNT;
+        let port = u16::try_from(FIRST + offset).expect("below 30000");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
+    panic!("no port from {FIRST} on is free");
 }
 
 /// Asks until it is true; `false` when the time is over.
@@ -61,27 +81,43 @@ fn wait_until(within: Duration, mut probe: impl FnMut() -> bool) -> bool {
 
 /// A server process in the foreground with its output in a file.
 struct Process {
-    child: Option<Child>,
+    child: Option<Guarded>,
     log: PathBuf,
 }
 
+/// A child, and who ends it if this process does not; an engine has a guard of its own.
+struct Guarded {
+    child: Child,
+    guard: Option<Guard>,
+}
+
 impl Process {
-    fn spawn(mut command: Command, log: &Path) -> Self {
+    /// Starts it. Its log lies in the directory that is its own and goes with it.
+    fn spawn(command: Command, log: &Path) -> Self {
+        let mut process = Self::spawn_unguarded(command, log);
+        let dir = log.parent().expect("a log lies in a directory");
+        if let Some(guarded) = &mut process.child {
+            guarded.guard = Some(Guard::of_process(guarded.child.id(), dir));
+        }
+        process
+    }
+
+    fn spawn_unguarded(mut command: Command, log: &Path) -> Self {
         let file = fs::OpenOptions::new().create(true).append(true).open(log).unwrap();
         command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
         // A group of its own: a Ctrl-C at the terminal is for the test run, which then ends this in order.
         command.process_group(0);
         let program = command.get_program().to_string_lossy().into_owned();
         let child = command.spawn().unwrap_or_else(|why| panic!("cannot run {program}: {why}"));
-        Self { child: Some(child), log: log.to_owned() }
+        Self { child: Some(Guarded { child, guard: None }), log: log.to_owned() }
     }
 
     fn pid(&self) -> u32 {
-        self.child.as_ref().expect("it runs").id()
+        self.child.as_ref().expect("it runs").child.id()
     }
 
     fn runs(&mut self) -> bool {
-        self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
+        self.child.as_mut().is_some_and(|guarded| guarded.child.try_wait().unwrap().is_none())
     }
 
     /// Waits until it answers; panics with its log if it ends or takes too long.
@@ -96,7 +132,9 @@ impl Process {
 
     /// Sends a signal and waits for the end; kills what does not end in time.
     fn end(&mut self, signal: Signal, within: Duration) {
-        let Some(mut child) = self.child.take() else { return };
+        let Some(Guarded { mut child, guard }) = self.child.take() else { return };
+        // First the guard: the number of a process that is gone may be given to another one.
+        drop(guard);
         processes::signal(child.id(), signal);
         if !wait_until(within, || child.try_wait().unwrap().is_some()) {
             let _ = child.kill();
@@ -105,12 +143,15 @@ impl Process {
     }
 }
 
-/// Finds a program on the path or in one of these directories.
+/// Finds a program in one of these directories or on the path.
 fn program(name: &str, places: &[PathBuf]) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path)
-        .chain(["/usr/sbin", "/usr/local/sbin", "/sbin"].map(PathBuf::from))
-        .chain(places.iter().cloned())
+    let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);
+    let found = places
+        .iter()
+        .cloned()
+        .chain(std::env::split_paths(&path))
+        .chain(system)
         .map(|dir| dir.join(name))
         .find(|path| path.is_file());
     found.unwrap_or_else(|| panic!("{name} is not installed: `cargo xtask setup` says how to get it"))

@@ -11,7 +11,8 @@ use std::{
 
 use rustix::process::Signal;
 
-use super::{Process, free_port, program};
+use super::{Process, free_port, program, wait_until};
+use crate::processes;
 
 /// A PostgreSQL server on a loopback port; killed and removed when dropped.
 pub struct Postgres {
@@ -94,12 +95,20 @@ impl Postgres {
     /// Kills it as a crash would: the postmaster and every backend.
     pub fn kill(&mut self) {
         let leader = self.process.pid();
-        for process in crate::processes::all() {
-            if process.parent == leader {
-                crate::processes::signal(process.pid, Signal::KILL);
-            }
+        // Stopped, it starts no further backend while those that there are are looked for.
+        processes::signal(leader, Signal::STOP);
+        let others: Vec<u32> =
+            processes::all().iter().filter(|other| other.parent == leader).map(|other| other.pid).collect();
+        for pid in &others {
+            processes::signal(*pid, Signal::KILL);
         }
         self.process.end(Signal::KILL, Duration::from_secs(10));
+        // One that still lives holds the shared memory, and keeps the next postmaster from starting.
+        let within = Duration::from_secs(10);
+        assert!(
+            wait_until(within, || others.iter().all(|pid| processes::one(*pid).is_none())),
+            "a backend lives on"
+        );
     }
 
     /// Stops it in order; open connections are ended.
@@ -122,7 +131,7 @@ impl Postgres {
         self.dir.path()
     }
 
-    /// The directory of its programs (`psql` is elsewhere, `pgbench` here).
+    /// The directory of its programs, `psql` and `pgbench` among them.
     pub fn bin(&self) -> &Path {
         &self.bin
     }
@@ -143,12 +152,34 @@ impl Drop for Postgres {
 
 /// Makes a database on the server at `url` and gives the URL of the new one.
 pub fn create_database(url: &str, name: &str) -> String {
+    // Not the one on the path: Debian's is a script that first looks for the right one.
     let mut psql = Command::new(program("psql", &[newest_bin()]));
     psql.args([url, "-X", "-q", "-v", "ON_ERROR_STOP=1", "-c", &format!("CREATE DATABASE \"{name}\"")]);
     let done = psql.stdin(Stdio::null()).output().unwrap();
     assert!(done.status.success(), "no database {name}: {}", String::from_utf8_lossy(&done.stderr));
     let (server, _) = url.rsplit_once('/').expect("a URL names a database");
     format!("{server}/{name}")
+}
+
+/// Runs a statement and gives what it yields, as text without headings.
+///
+/// # Panics
+/// When it fails.
+pub fn sql(url: &str, statement: &str) -> String {
+    let mut psql = Command::new(program("psql", &[newest_bin()]));
+    psql.args([url, "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1", "-c", statement]);
+    let done = psql.stdin(Stdio::null()).output().unwrap();
+    assert!(done.status.success(), "{statement}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8_lossy(&done.stdout).into_owned()
+}
+
+/// Drops the database of a URL, with whoever is connected to it; one that is gone, or a server that is, is fine.
+pub fn drop_database(url: &str) {
+    let Some((server, name)) = url.rsplit_once('/') else { return };
+    let mut psql = Command::new(program("psql", &[newest_bin()]));
+    let drop = format!("DROP DATABASE IF EXISTS \"{name}\" WITH (FORCE)");
+    psql.args([&format!("{server}/postgres"), "-X", "-q", "-c", &drop]);
+    let _ = psql.stdin(Stdio::null()).output();
 }
 
 /// The directory of the newest installed server's programs, as Debian lays them out.

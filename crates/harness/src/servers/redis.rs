@@ -1,6 +1,7 @@
 //! A private Redis.
 
 use std::{
+    fs,
     io::{Read as _, Write as _},
     net::TcpStream,
     path::Path,
@@ -28,22 +29,38 @@ impl Redis {
 
     /// A new, empty server with more arguments (`--name value` as redis-server takes them).
     pub fn start_with(arguments: &[&str]) -> Self {
-        let dir = tempfile::Builder::new().prefix("aito-redis-").tempdir().unwrap();
-        let mut server = Self {
-            process: Process { child: None, log: dir.path().join("log") },
-            dir,
-            port: free_port(),
-            arguments: arguments.iter().map(|text| (*text).to_owned()).collect(),
-        };
+        let mut server = Self::prepare();
+        server.arguments = ["--port", &server.port.to_string(), "--bind", "127.0.0.1", "--save", ""]
+            .iter()
+            .chain(&["--appendonly", "no", "--daemonize", "no", "--dir"])
+            .chain(&[&*server.dir().to_string_lossy()])
+            .chain(arguments)
+            .map(|text| (*text).to_owned())
+            .collect();
         server.start_again();
         server
+    }
+
+    /// A new sentinel; `lines` of its configuration say what it watches. It rewrites that file as it goes.
+    pub fn start_sentinel(lines: &[&str]) -> Self {
+        let mut server = Self::prepare();
+        let file = server.dir().join("sentinel.conf");
+        let place = format!("port {}\nbind 127.0.0.1\ndir {}\n", server.port, server.dir().display());
+        fs::write(&file, place + &lines.join("\n") + "\n").unwrap();
+        server.arguments = vec![file.to_string_lossy().into_owned(), "--sentinel".to_owned()];
+        server.start_again();
+        server
+    }
+
+    fn prepare() -> Self {
+        let dir = tempfile::Builder::new().prefix("aito-redis-").tempdir().unwrap();
+        let process = Process { child: None, log: dir.path().join("log") };
+        Self { dir, port: free_port(), arguments: Vec::new(), process }
     }
 
     /// Starts it on the same port, after [`Self::kill`].
     pub fn start_again(&mut self) {
         let mut command = Command::new(program("redis-server", &[]));
-        command.args(["--port", &self.port.to_string(), "--bind", "127.0.0.1", "--save", ""]);
-        command.args(["--appendonly", "no", "--daemonize", "no", "--dir"]).arg(self.dir.path());
         command.args(&self.arguments);
         self.process = Process::spawn(command, &self.dir.path().join("log"));
         let port = self.port;

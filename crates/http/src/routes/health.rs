@@ -66,7 +66,8 @@ pub(crate) async fn full(state: State, _: Operator) -> Result<HttpResponse, ApiE
         agents.insert(view.agent.agent_type.to_string(), entry);
     }
     let up = checks.database.ok && checks.bus.ok;
-    let status = match (up, checks.runtime.ok && all_reachable) {
+    let runtime = checks.runtime.ok && state.fleet.may_supervise();
+    let status = match (up, runtime && all_reachable) {
         (false, _) => api::SystemStatus::Unhealthy,
         (true, false) => api::SystemStatus::Degraded,
         (true, true) => api::SystemStatus::Healthy,
@@ -74,7 +75,7 @@ pub(crate) async fn full(state: State, _: Operator) -> Result<HttpResponse, ApiE
     let components = api::Components {
         database: component(checks.database),
         redis: component(checks.bus),
-        runtime: component(checks.runtime),
+        runtime: component(Check { ok: runtime, ..checks.runtime }),
         agents,
     };
     let full = api::HealthFull { status, uptime: state.health.uptime().as_secs(), components };

@@ -17,7 +17,6 @@ pub(super) const PATHS: &[(&str, &str)] = &[
     ("/agents/{type}/usage", "GET"),
     ("/agents/{type}/think", "POST"),
     ("/broadcast", "POST"),
-    ("/containers", "GET"),
     ("/fleet", "GET"),
     ("/fleet/stop", "POST"),
     ("/fleet/resume", "POST"),

@@ -2,6 +2,7 @@
 //! knows 404.
 
 pub(crate) mod agents;
+pub(crate) mod containers;
 pub(crate) mod events;
 pub(crate) mod health;
 mod later;
@@ -31,6 +32,7 @@ pub(crate) fn configure(config: &mut web::ServiceConfig) {
         .service(path("/agents/{type}/spec", [get(agents::spec)]))
         .service(path("/agents/{type}/logs", [get(agents::logs)]))
         .service(path("/agents/{type}/stats", [get(agents::stats)]))
+        .service(path("/containers", [get(containers::list)]))
         .service(path("/events", [get(events::list)]))
         .service(path("/ws", [get(ws::open)]));
     for (pattern, allow) in later::PATHS {

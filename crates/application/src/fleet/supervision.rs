@@ -1,0 +1,93 @@
+//! Whether this server may act on containers: only where the engine that it sees is the one that the installation's
+//! agents run on.
+//!
+//! Invariants: nothing is done to containers before the engine has been recognised; it is asked anew after every time
+//! that it was away, because another one may stand in its place then; the first engine that an installation ever sees
+//! becomes its own, for all its servers.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aito_domain::ports::{installation_store::InstallationStore, runtime::ContainerRuntime};
+use tracing::{info, warn};
+
+use crate::error::Error;
+
+/// Where agents may be supervised.
+#[derive(Clone)]
+pub enum Supervises {
+    /// Wherever this server is: its runtime is the machine itself, and a lock keeps others out.
+    Here,
+    /// On the engine that the installation's record names.
+    TheEngineOf(Arc<dyn InstallationStore>),
+}
+
+/// What is known of the engine.
+pub(super) struct Supervision {
+    on: Supervises,
+    /// `None`: it has to be asked.
+    known: Mutex<Option<Result<(), String>>>,
+}
+
+impl Supervision {
+    pub(super) fn new(on: Supervises) -> Self {
+        Self { on, known: Mutex::default() }
+    }
+
+    /// The engine was away, or its hints ended.
+    pub(super) fn forget(&self) {
+        *self.known() = None;
+    }
+
+    /// Whether the engine is known to be another one.
+    pub(super) fn is_refused(&self) -> bool {
+        matches!(&*self.known(), Some(Err(_)))
+    }
+
+    /// Refuses unless the engine is the installation's.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] with the reason; nothing was done.
+    pub(super) async fn check(&self, runtime: &dyn ContainerRuntime) -> Result<(), Error> {
+        let Supervises::TheEngineOf(store) = &self.on else { return Ok(()) };
+        if matches!(&*self.known(), Some(Ok(()))) {
+            return Ok(());
+        }
+        let engine =
+            runtime.engine_id().await.map_err(|error| super::runtime_away(error, "nothing was done"))?;
+        // What was refused may have been accepted meanwhile: the record is read every time.
+        let record = match store.set_engine("", &engine).await? {
+            Some(record) => record,
+            None => {
+                return Err(Error::unavailable("the store holds no installation; nothing was done", None));
+            }
+        };
+        let verdict = if record.engine_id == engine {
+            Ok(())
+        } else {
+            Err(format!(
+                "its engine is {engine}, this installation's agents run on {}; if that was replaced: aito \
+                 installation accept-engine",
+                record.engine_id
+            ))
+        };
+        let before = self.known().replace(verdict.clone());
+        match (&verdict, before) {
+            (Ok(()), _) => info!(engine, "the engine is this installation's"),
+            (Err(why), before) if before.as_ref() != Some(&verdict) => {
+                warn!(why, "this server does not supervise agents");
+            }
+            (Err(_), _) => {}
+        }
+        verdict.map_err(|why| {
+            Error::unavailable(
+                format!("this server does not supervise agents: {why}; nothing was done"),
+                None,
+            )
+        })
+    }
+
+    fn known(&self) -> std::sync::MutexGuard<'_, Option<Result<(), String>>> {
+        // Every state of it is a good one.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

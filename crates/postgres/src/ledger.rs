@@ -1,0 +1,325 @@
+//! Writes whole commits, and remembers for a day what became of each.
+//!
+//! Invariants: one transaction per commit, in two round trips: everything, then COMMIT. Until COMMIT is sent every
+//! failure is certain; from then on only what the server refuses beyond doubt is. The row of the commit's id is
+//! written first, so that the same id a second time, and a settle, wait for the first and then see its outcome.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use aito_domain::{
+    Cause,
+    id::CommitId,
+    ports::{
+        clock::Clock,
+        ledger::{Commit, CommitError, Ledger, Settled},
+    },
+    time::Timestamp,
+};
+use async_trait::async_trait;
+use diesel::{
+    ExpressionMethods as _, OptionalExtension as _, QueryDsl as _, QueryResult,
+    result::Error as DieselError,
+    sql_types::{Array, BigInt, Json, Nullable, Text, Timestamptz, Uuid as SqlUuid},
+};
+use diesel_async::{AsyncPgConnection, RunQueryDsl as _, SimpleAsyncConnection as _};
+use futures_util::{FutureExt as _, future, future::BoxFuture};
+use serde_json::Value;
+use uuid::Uuid;
+
+use super::{
+    PgStore,
+    pool::{Lease, Pool},
+    schema::{agents, commits},
+    sql::Sql,
+    translate::{AgentRow, CommitRows, Meaning, NewEvents, NewHistory, commit_certainly_failed, meaning},
+};
+
+/// How long it is remembered what became of a commit. A caller that is told `Unknown` settles within seconds.
+const COMMITS_KEPT: Duration = Duration::from_secs(24 * 3600);
+/// How often one looks for commit ids that need not be remembered any more.
+const FORGET_EVERY: Duration = Duration::from_secs(3600);
+/// How many of them one statement removes at most.
+const FORGET_AT_ONCE: i64 = 1000;
+
+const APPLIED: &str = "applied";
+const BARRED: &str = "barred";
+
+#[async_trait]
+impl Ledger for PgStore {
+    async fn commit(&self, commit: &Commit) -> Result<(), CommitError> {
+        let rows = CommitRows::of(commit).map_err(|error| CommitError::Unavailable(Box::new(error)))?;
+        let is_committing = AtomicBool::new(false);
+        let applying = apply(&self.pool, &rows, self.clock.now(), &is_committing);
+        // Late or not, what is dropped here takes its connection along.
+        let answer = tokio::time::timeout(self.pool.timeout(), applying).await;
+        match answer {
+            Ok(applied) => applied?,
+            Err(late) if AtomicBool::load(&is_committing, Ordering::Acquire) => {
+                return Err(CommitError::Unknown(Box::new(late)));
+            }
+            Err(late) => return Err(CommitError::Unavailable(Box::new(late))),
+        }
+        if !commit.events.is_empty() {
+            self.numberer.wake();
+        }
+        Ok(())
+    }
+
+    async fn settle(&self, id: CommitId) -> Result<Settled, CommitError> {
+        let asking = bar(&self.pool, id.0, self.clock.now());
+        let answer = tokio::time::timeout(self.pool.timeout(), asking).await;
+        match answer {
+            Ok(Ok(settled)) => Ok(settled),
+            Ok(Err(cause)) => Err(CommitError::Unavailable(cause)),
+            Err(late) => Err(CommitError::Unavailable(Box::new(late))),
+        }
+    }
+}
+
+/// Writes a whole commit, or nothing. `is_committing` is true from the moment when the end is out of hand.
+async fn apply(
+    pool: &Pool,
+    rows: &CommitRows,
+    now: Timestamp,
+    is_committing: &AtomicBool,
+) -> Result<(), CommitError> {
+    let mut lease = pool.lease().await.map_err(CommitError::Unavailable)?;
+    match write(&lease, rows, now).await {
+        Ok(()) => {}
+        Err(Stop::Conflict(what)) => {
+            if lease.batch_execute("ROLLBACK").await.is_ok() {
+                lease.give_back();
+            }
+            return Err(CommitError::Conflict(what));
+        }
+        Err(Stop::Known) => return Err(first_outcome(pool, lease, rows.id).await),
+        Err(Stop::Failed(error)) => {
+            return Err(pool.failed(error, |error| CommitError::Unavailable(Box::new(error))));
+        }
+    }
+    is_committing.store(true, Ordering::Release);
+    match lease.batch_execute("COMMIT").await {
+        Ok(()) => {
+            lease.give_back();
+            Ok(())
+        }
+        Err(error) if commit_certainly_failed(&error) => {
+            let is_clash = meaning(&error) == Meaning::Clash;
+            Err(pool.failed(error, |error| {
+                if is_clash {
+                    CommitError::Conflict(error.to_string())
+                } else {
+                    CommitError::Unavailable(Box::new(error))
+                }
+            }))
+        }
+        Err(error) => Err(CommitError::Unknown(Box::new(error))),
+    }
+}
+
+/// Why a commit is not written to its end.
+enum Stop {
+    /// Somebody else was first.
+    Conflict(String),
+    /// Its id was used, or barred.
+    Known,
+    /// By the database.
+    Failed(DieselError),
+}
+
+/// Begins a transaction and writes everything into it, in one round trip. The answers are looked at in order, since
+/// after the first failure the server refuses the rest.
+async fn write(connection: &AsyncPgConnection, rows: &CommitRows, now: Timestamp) -> Result<(), Stop> {
+    let (mut begin, mut remember) = (connection, connection);
+    let remembering = diesel::insert_into(commits::table)
+        .values((
+            commits::id.eq(rows.id),
+            commits::outcome.eq(APPLIED),
+            commits::answer.eq(&rows.answer),
+            commits::at.eq(now),
+        ))
+        .on_conflict_do_nothing()
+        .execute(&mut remember);
+    let changing =
+        future::join_all(rows.agents.iter().map(|(read_at, row)| change(connection, *read_at, row)));
+    let (begun, remembered, changed, told, noted) = future::join5(
+        begin.batch_execute("BEGIN"),
+        remembering,
+        changing,
+        add_events(connection, &rows.events),
+        add_history(connection, &rows.history),
+    )
+    .await;
+    begun.map_err(Stop::Failed)?;
+    if remembered.map_err(Stop::Failed)? == 0 {
+        return Err(Stop::Known);
+    }
+    for ((_, row), changed) in rows.agents.iter().zip(changed) {
+        let name = || format!("agent {}", row.agent_type);
+        if changed.map_err(|error| clash(error, name))? != 1 {
+            return Err(Stop::Conflict(name()));
+        }
+    }
+    told.map_err(|error| clash(error, || "the event's id".to_owned()))?;
+    noted.map_err(|error| clash(error, || "the history row's id or agent".to_owned()))?;
+    Ok(())
+}
+
+/// A row that clashes with what is stored means that somebody else was first.
+fn clash(error: DieselError, name: impl FnOnce() -> String) -> Stop {
+    if meaning(&error) == Meaning::Clash { Stop::Conflict(name()) } else { Stop::Failed(error) }
+}
+
+/// Gives how many rows changed: 1, or 0 when another version is stored.
+fn change<'a>(
+    mut connection: &'a AsyncPgConnection,
+    read_at: i64,
+    row: &'a AgentRow,
+) -> BoxFuture<'a, QueryResult<usize>> {
+    async move {
+        if read_at == 0 {
+            let adding = diesel::insert_into(agents::table).values(row).on_conflict_do_nothing();
+            adding.execute(&mut connection).await
+        } else {
+            let stored = agents::table.filter(agents::id.eq(row.id)).filter(agents::version.eq(read_at));
+            diesel::update(stored).set(row).execute(&mut connection).await
+        }
+    }
+    .boxed()
+}
+
+/// Adds events in their order, each with its row for the numberer.
+async fn add_events(mut connection: &AsyncPgConnection, rows: &NewEvents) -> QueryResult<usize> {
+    if rows.ids.is_empty() {
+        return Ok(0);
+    }
+    Sql::<()>::new(
+        "WITH written AS (
+             INSERT INTO events (id, event_type, source_agent, actor, body, created_at)
+             SELECT id, event_type, source_agent, actor, body, created_at
+             FROM unnest(?, ?, ?, ?, ?, ?) WITH ORDINALITY
+                 AS new (id, event_type, source_agent, actor, body, created_at, place)
+             ORDER BY place
+             RETURNING seq
+         )
+         INSERT INTO event_pending (seq) SELECT seq FROM written",
+    )
+    .bind::<Array<SqlUuid>, _>(&rows.ids)
+    .bind::<Array<Text>, _>(&rows.event_types)
+    .bind::<Array<Nullable<SqlUuid>>, _>(&rows.source_agents)
+    .bind::<Array<Text>, _>(&rows.actors)
+    .bind::<Array<Json>, _>(&rows.bodies)
+    .bind::<Array<Timestamptz>, _>(&rows.created_at)
+    .execute(&mut connection)
+    .await
+}
+
+async fn add_history(mut connection: &AsyncPgConnection, rows: &NewHistory) -> QueryResult<usize> {
+    if rows.ids.is_empty() {
+        return Ok(0);
+    }
+    Sql::<()>::new(
+        "INSERT INTO history (id, agent_id, incarnation, action_type, summary, details, created_at)
+         SELECT * FROM unnest(?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind::<Array<SqlUuid>, _>(&rows.ids)
+    .bind::<Array<SqlUuid>, _>(&rows.agent_ids)
+    .bind::<Array<BigInt>, _>(&rows.incarnations)
+    .bind::<Array<Text>, _>(&rows.action_types)
+    .bind::<Array<Text>, _>(&rows.summaries)
+    .bind::<Array<Nullable<Json>>, _>(&rows.details)
+    .bind::<Array<Timestamptz>, _>(&rows.created_at)
+    .execute(&mut connection)
+    .await
+}
+
+/// Rolls back, and tells what became of this id when it was used first.
+async fn first_outcome(pool: &Pool, lease: Lease, id: Uuid) -> CommitError {
+    let (mut ending, asking): (&AsyncPgConnection, &AsyncPgConnection) = (&lease, &lease);
+    let (ended, asked) = future::join(ending.batch_execute("ROLLBACK"), outcome(asking, id)).await;
+    let found = match ended.and(asked) {
+        Ok(found) => found,
+        Err(error) => return pool.failed(error, |error| CommitError::Unavailable(Box::new(error))),
+    };
+    lease.give_back();
+    match found {
+        Some(Settled::Applied(answer)) => CommitError::Duplicate(answer),
+        Some(Settled::NotApplied) => CommitError::Barred,
+        None => CommitError::Unavailable("the commit's id was forgotten just now".into()),
+    }
+}
+
+/// Tells what became of a commit; bars it if nothing did. The insertion waits for a commit of this id that is under
+/// way, and the question after it sees how that ended.
+async fn bar(pool: &Pool, id: Uuid, now: Timestamp) -> Result<Settled, Cause> {
+    let lease = pool.lease().await?;
+    let (mut barring, asking): (&AsyncPgConnection, &AsyncPgConnection) = (&lease, &lease);
+    let tombstone = diesel::insert_into(commits::table)
+        .values((commits::id.eq(id), commits::outcome.eq(BARRED), commits::at.eq(now)))
+        .on_conflict_do_nothing()
+        .execute(&mut barring);
+    let (barred, asked) = future::join(tombstone, outcome(asking, id)).await;
+    let found = barred.and(asked).map_err(|error| pool.failed(error, |error| Box::new(error) as Cause))?;
+    lease.give_back();
+    found.ok_or_else(|| "the commit's id was forgotten just now".into())
+}
+
+/// What is remembered of a commit id.
+async fn outcome(mut connection: &AsyncPgConnection, id: Uuid) -> QueryResult<Option<Settled>> {
+    let found: Option<(String, Option<Value>)> = commits::table
+        .find(id)
+        .select((commits::outcome, commits::answer))
+        .first(&mut connection)
+        .await
+        .optional()?;
+    Ok(found.map(
+        |(outcome, answer)| {
+            if outcome == BARRED { Settled::NotApplied } else { Settled::Applied(answer) }
+        },
+    ))
+}
+
+/// Forgets old commit ids, at the start and then every hour, as long as the store lives. Every server does; none
+/// waits for another.
+pub(super) async fn forget_old(pool: Arc<Pool>, clock: Arc<dyn Clock>) {
+    loop {
+        let before = clock.now() - COMMITS_KEPT;
+        match forget(&pool, before).await {
+            Ok(()) => {}
+            Err(error) => {
+                tracing::warn!(error = &*error as &dyn std::error::Error, "commit ids are not tidied")
+            }
+        }
+        clock.sleep(FORGET_EVERY).await;
+    }
+}
+
+/// Forgets the commits of before `before`, in small batches.
+pub(super) async fn forget(pool: &Pool, before: Timestamp) -> Result<(), Cause> {
+    loop {
+        let batch = async {
+            let mut lease = pool.lease().await?;
+            let gone = Sql::<()>::new(
+                "DELETE FROM commits WHERE id IN
+                     (SELECT id FROM commits WHERE at < ? ORDER BY at LIMIT ? FOR UPDATE SKIP LOCKED)",
+            )
+            .bind::<Timestamptz, _>(before)
+            .bind::<BigInt, _>(FORGET_AT_ONCE)
+            .execute(&mut *lease)
+            .await
+            .map_err(|error| pool.failed(error, |error| Box::new(error) as Cause))?;
+            lease.give_back();
+            Ok::<_, Cause>(gone)
+        };
+        let gone = tokio::time::timeout(pool.timeout(), batch).await??;
+        if (gone as u64) < FORGET_AT_ONCE.unsigned_abs() {
+            return Ok(());
+        }
+    }
+}

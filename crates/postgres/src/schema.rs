@@ -1,0 +1,103 @@
+//! The tables as diesel sees them, written by hand after `migrations/postgres`.
+//!
+//! Invariant: what stands here is what the newest migration leaves behind; a column that an older binary must
+//! not see is not named here until that binary is gone.
+
+diesel::table! {
+    schema_info (one) {
+        one -> Integer,
+        min_reader_version -> BigInt,
+        written_by -> Text,
+    }
+}
+
+diesel::table! {
+    installation (one) {
+        one -> Integer,
+        id -> Uuid,
+        epoch -> Text,
+        key_fingerprint -> Text,
+        runtime -> Text,
+        engine_id -> Text,
+    }
+}
+
+diesel::table! {
+    commits (id) {
+        id -> Uuid,
+        outcome -> Text,
+        answer -> Nullable<Json>,
+        at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    agents (id) {
+        id -> Uuid,
+        agent_type -> Text,
+        version -> BigInt,
+        desired -> Text,
+        incarnation -> BigInt,
+        lifecycle -> Json,
+        reach -> Json,
+        focus -> Nullable<Text>,
+        failures -> BigInt,
+        restarts -> BigInt,
+        last_exit -> Nullable<Json>,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    events (seq) {
+        seq -> BigInt,
+        id -> Uuid,
+        event_type -> Text,
+        source_agent -> Nullable<Uuid>,
+        actor -> Text,
+        body -> Json,
+        created_at -> Timestamptz,
+    }
+}
+
+// It has no key; diesel wants one named.
+diesel::table! {
+    event_pending (seq) {
+        seq -> BigInt,
+    }
+}
+
+diesel::table! {
+    event_order (position) {
+        position -> BigInt,
+        seq -> BigInt,
+        event_type -> Text,
+        source_agent -> Nullable<Uuid>,
+    }
+}
+
+diesel::table! {
+    history (id) {
+        id -> Uuid,
+        agent_id -> Uuid,
+        incarnation -> BigInt,
+        action_type -> Text,
+        summary -> Text,
+        details -> Nullable<Json>,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    heartbeats (agent_id) {
+        agent_id -> Uuid,
+        incarnation -> BigInt,
+        at -> Timestamptz,
+        loop_count -> BigInt,
+        last_loop_at -> Nullable<Timestamptz>,
+        activity -> Nullable<Text>,
+    }
+}
+
+diesel::allow_tables_to_appear_in_same_query!(events, event_order);

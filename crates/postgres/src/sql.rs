@@ -1,0 +1,99 @@
+//! Statements that diesel's builder cannot say, written out.
+//!
+//! Invariant: each connection prepares a text once. Diesel's own `sql_query` is prepared anew every time, which
+//! costs a round trip and breaks a pipeline.
+
+use std::marker::PhantomData;
+
+use diesel::{
+    QueryResult,
+    pg::Pg,
+    query_builder::{AstPass, Query, QueryFragment, QueryId},
+    serialize::ToSql,
+    sql_types::HasSqlType,
+};
+
+/// A statement with `?` where a value goes; `Row` is the SQL type of what it gives.
+pub(super) struct Sql<'a, Row = ()> {
+    text: &'static str,
+    binds: Vec<Box<dyn Bind + Send + 'a>>,
+    row: PhantomData<fn() -> Row>,
+}
+
+impl<'a, Row> Sql<'a, Row> {
+    pub(super) fn new(text: &'static str) -> Self {
+        Self { text, binds: Vec::new(), row: PhantomData }
+    }
+
+    /// The value of the next `?`.
+    pub(super) fn bind<ST, T>(mut self, value: T) -> Self
+    where
+        ST: 'a,
+        T: ToSql<ST, Pg> + Send + 'a,
+        Pg: HasSqlType<ST>,
+    {
+        self.binds.push(Box::new(Bound::<ST, T> { value, as_type: PhantomData }));
+        self
+    }
+}
+
+trait Bind {
+    fn push<'b>(&'b self, out: AstPass<'_, 'b, Pg>) -> QueryResult<()>;
+}
+
+struct Bound<ST, T> {
+    value: T,
+    as_type: PhantomData<fn() -> ST>,
+}
+
+impl<ST, T> Bind for Bound<ST, T>
+where
+    T: ToSql<ST, Pg>,
+    Pg: HasSqlType<ST>,
+{
+    fn push<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        out.push_bind_param::<ST, T>(&self.value)
+    }
+}
+
+impl<Row> QueryFragment<Pg> for Sql<'_, Row> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        let mut pieces = self.text.split('?');
+        out.push_sql(pieces.next().unwrap_or_default());
+        for (piece, bind) in pieces.zip(&self.binds) {
+            bind.push(out.reborrow())?;
+            out.push_sql(piece);
+        }
+        Ok(())
+    }
+}
+
+/// Known by its text.
+impl<Row> QueryId for Sql<'_, Row> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl<Row> Query for Sql<'_, Row> {
+    type SqlType = Row;
+}
+
+#[cfg(test)]
+mod tests {
+    use diesel::{
+        debug_query,
+        sql_types::{BigInt, Text},
+    };
+
+    use super::*;
+
+    #[test]
+    fn values_take_their_places_and_the_statement_may_be_kept() {
+        let statement: Sql<'_> =
+            Sql::new("UPDATE t SET a = ? WHERE b = ?").bind::<Text, _>("x").bind::<BigInt, _>(7_i64);
+        let shown = debug_query::<Pg, _>(&statement).to_string();
+        assert_eq!(shown, r#"UPDATE t SET a = $1 WHERE b = $2 -- binds: ["x", 7]"#);
+        assert!(statement.is_safe_to_cache_prepared(&Pg).unwrap());
+        assert!(<Sql<'_> as QueryId>::query_id().is_none());
+    }
+}
