@@ -23,13 +23,14 @@ impl DockerRuntime {
     pub(crate) async fn check_spec(&self, spec: &AgentSpec) -> Result<(), RuntimeError> {
         paths(spec)?;
         let command = command(spec)?;
+        let reader = (self.options.uid, self.options.gid);
         let (on_host, wanted) = (files(spec), command.and_then(|command| program(spec, &command[0])));
         let by_mount = match &wanted {
             Some(Program::Mounted(path)) => vec![("command", path.clone())],
             _ => Vec::new(),
         };
         let missing = tokio::task::spawn_blocking(move || {
-            on_host.into_iter().chain(by_mount).find_map(|(field, path)| absent(field, &path))
+            on_host.into_iter().chain(by_mount).find_map(|(field, path)| unusable(field, &path, reader))
         });
         match missing.await {
             Ok(None) => {}
@@ -116,17 +117,33 @@ fn program(spec: &AgentSpec, program: &str) -> Option<Program> {
 }
 
 /// What must be on this host.
+/// Whether its mode lets somebody read it (inode(7)).
+fn readable(file: &std::fs::Metadata, uid: u32, gid: u32) -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    let bit = match file {
+        file if file.uid() == uid => 0o400,
+        file if file.gid() == gid => 0o040,
+        _ => 0o004,
+    };
+    file.mode() & bit != 0
+}
+
 fn files(spec: &AgentSpec) -> Vec<(&'static str, PathBuf)> {
     let profile = ("profile", spec.profile.clone());
     let mounts = spec.mounts.iter().map(|mount| ("mounts", mount.source.clone()));
     std::iter::once(profile).chain(mounts).collect()
 }
 
-fn absent(field: &str, path: &Path) -> Option<RuntimeError> {
+/// What keeps the container's user from a file of the host: it is not there, or it is a profile that it cannot read.
+/// What else is mounted may be anything.
+fn unusable(field: &str, path: &Path, (uid, gid): (u32, u32)) -> Option<RuntimeError> {
     let shown = path.display();
     match std::fs::metadata(path) {
         Ok(there) if field == "profile" && !there.is_file() => {
             Some(refused(field, &format!("{shown} is no file")))
+        }
+        Ok(there) if field == "profile" && !readable(&there, uid, gid) => {
+            Some(refused(field, &format!("{shown} cannot be read by user {uid}, as whom the agent runs")))
         }
         Ok(_) => None,
         Err(error) => Some(refused(field, &format!("{shown}: {error}"))),

@@ -5,7 +5,7 @@
 
 use std::{panic::AssertUnwindSafe, path::PathBuf, process::ExitCode, time::Duration};
 
-use aito_harness::{bench, chaos, servers::Servers};
+use aito_harness::{Sandbox, bench, chaos, servers::Servers};
 use clap::{Args, Parser, Subcommand};
 use futures_util::FutureExt as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -26,6 +26,8 @@ enum Command {
     Chaos(ChaosArgs),
     /// Start PostgreSQL, Redis and a Docker engine for tests and hold them until standard input ends
     Servers(ServersArgs),
+    /// Pass connections on to a Unix socket, for containers that reach servers by name
+    Relay(RelayArgs),
 }
 
 #[derive(Args)]
@@ -64,9 +66,32 @@ struct ChaosArgs {
     /// Where everything random comes from [default: the system, and printed]
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// How often the server is killed
+    /// What runs, and on which adapters
+    #[arg(long, value_enum, default_value = "embedded")]
+    on: On,
+    /// How often a server is killed
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rounds: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum On {
+    /// One server on SQLite and local processes
+    Embedded,
+    /// One server on private PostgreSQL, Redis and Docker engine
+    Servers,
+    /// Two servers of one installation on these, either killed
+    TwoServers,
+}
+
+#[derive(Args)]
+struct RelayArgs {
+    /// Where to listen, `address:port`
+    #[arg(long, value_name = "ADDRESS")]
+    listen: String,
+    /// The socket
+    #[arg(long, value_name = "PATH")]
+    to: PathBuf,
 }
 
 #[derive(Args)]
@@ -107,6 +132,7 @@ async fn run(command: Command) -> ExitCode {
         Command::Bench(args) => run_bench(args).await,
         Command::Chaos(args) => run_chaos(args).await,
         Command::Servers(args) => run_servers(args).await,
+        Command::Relay(args) => relay(args).await,
     }
 }
 
@@ -135,10 +161,27 @@ async fn run_chaos(args: ChaosArgs) -> ExitCode {
         Ok(seed) => seed,
         Err(why) => return failed(&format!("the system gives no seed: {why}")),
     };
-    match AssertUnwindSafe(chaos::run(&aito_harness::Sandbox::new(&args.bin), seed, args.rounds))
-        .catch_unwind()
-        .await
-    {
+    let bin = args.bin.clone();
+    let servers = match args.on {
+        On::Embedded => None,
+        On::Servers | On::TwoServers => match tokio::task::spawn_blocking(move || Servers::start(&bin)).await
+        {
+            Ok(Ok(servers)) => Some(servers),
+            Ok(Err(why)) => return failed(&why),
+            Err(why) => return failed(&why.to_string()),
+        },
+    };
+    let run = async {
+        let sandbox = match &servers {
+            Some(servers) => servers.sandbox(&args.bin),
+            None => Sandbox::new(&args.bin),
+        };
+        match args.on {
+            On::TwoServers => chaos::two_servers::run(&sandbox, seed, args.rounds).await,
+            On::Embedded | On::Servers => chaos::run(&sandbox, seed, args.rounds).await,
+        }
+    };
+    match AssertUnwindSafe(run).catch_unwind().await {
         Ok(report) => {
             println!(
                 "chaos: seed {seed}: {} kills, {} calls answered, {} not, {} events; everything as it must be",
@@ -147,7 +190,14 @@ async fn run_chaos(args: ChaosArgs) -> ExitCode {
             ExitCode::SUCCESS
         }
         // What was wrong has been printed by the panic.
-        Err(_) => failed(&format!("chaos failed; again with: chaos --seed {seed} --rounds {}", args.rounds)),
+        Err(_) => {
+            let on = clap::ValueEnum::to_possible_value(&args.on)
+                .map_or_else(String::new, |on| on.get_name().to_owned());
+            failed(&format!(
+                "chaos failed; again with: chaos --on {on} --seed {seed} --rounds {}",
+                args.rounds
+            ))
+        }
     }
 }
 
@@ -165,6 +215,24 @@ async fn run_servers(args: ServersArgs) -> ExitCode {
     println!("ready");
     input_ends().await;
     ExitCode::SUCCESS
+}
+
+/// Passes every connection on, until it is ended by a signal.
+async fn relay(args: RelayArgs) -> ExitCode {
+    let listener = match tokio::net::TcpListener::bind(&args.listen).await {
+        Ok(listener) => listener,
+        Err(why) => return failed(&format!("cannot listen on {}: {why}", args.listen)),
+    };
+    loop {
+        let Ok((mut from, _)) = listener.accept().await else { continue };
+        let to = args.to.clone();
+        tokio::spawn(async move {
+            // Either end may go at any time, which ends the other.
+            if let Ok(mut to) = tokio::net::UnixStream::connect(to).await {
+                let _ = tokio::io::copy_bidirectional(&mut from, &mut to).await;
+            }
+        });
+    }
 }
 
 /// Waits until whoever started this process closes its standard input, or is gone. The thread that reads it is not the
@@ -232,7 +300,11 @@ mod tests {
         assert_eq!(args.out, PathBuf::from("target/bench"));
         assert!(parsed("x bench --list").is_ok());
         let Command::Chaos(args) = parsed("x chaos --bin b").unwrap().command else { panic!("not chaos") };
-        assert_eq!((args.seed, args.rounds), (None, 100));
+        assert!((args.seed, args.rounds) == (None, 100) && args.on == On::Embedded);
+        let Command::Chaos(args) = parsed("x chaos --bin b --on two-servers").unwrap().command else {
+            panic!("not chaos")
+        };
+        assert!(args.on == On::TwoServers);
         assert!(parsed("x servers --bin b").is_ok());
     }
 
@@ -248,6 +320,7 @@ mod tests {
             "x chaos",
             "x chaos --bin b --rounds 0",
             "x chaos --bin b --seed -1",
+            "x chaos --bin b --on nothing",
             "x servers",
         ] {
             assert!(parsed(line).is_err(), "{line}");

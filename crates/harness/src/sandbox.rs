@@ -106,7 +106,12 @@ impl Sandbox {
             // Containers run as nobody in particular and may write here, where a test wants them to.
             fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
         }
-        let sandbox = Self { dir, bin, places, shares: None, env: BTreeMap::new() };
+        let mut env = BTreeMap::new();
+        if places.is_none() {
+            // An engine of this machine is none of a sandbox's.
+            env.insert("DOCKER_HOST".to_owned(), "unix:///nonexistent/docker.sock".to_owned());
+        }
+        let sandbox = Self { dir, bin, places, shares: None, env };
         let mut agents = String::new();
         for agent in AGENTS {
             agents += &format!("[agents.{agent}]\nheartbeat_interval = 1\ngrace = 5\n");

@@ -101,12 +101,14 @@ async fn wrong_configuration_names_key_source_and_what_is_allowed() {
     command.env("AITO_WORKERS", "many");
     let why = refused(&sandbox, command);
     assert!(why.contains("workers") && why.contains("AITO_WORKERS"), "{why}");
-    let why = refused(&sandbox, serve(&sandbox, &["--runtime", "docker"]));
-    assert!(why.contains("docker") || why.contains("Docker"), "{why}");
-    let mut command = sandbox.serve();
-    command.env("DATABASE_URL", "postgres://user:hunter2@localhost/x");
+    let mut command = serve(&sandbox, &["--runtime", "docker"]);
+    command.env("DOCKER_HOST", "tcp://10.0.0.1:2375");
     let why = refused(&sandbox, command);
-    assert!(why.contains("DATABASE_URL") && !why.contains("hunter2"), "{why}");
+    assert!(why.contains("docker.host") && why.contains("unix://"), "{why}");
+    let mut command = sandbox.serve();
+    command.env("DATABASE_URL", "mysql://user:hunter2@localhost/x");
+    let why = refused(&sandbox, command);
+    assert!(why.contains("DATABASE_URL") && why.contains("postgres://") && !why.contains("hunter2"), "{why}");
     assert!(!sandbox.data_dir().exists(), "a refused start leaves nothing");
 }
 
@@ -131,6 +133,50 @@ async fn configuration_is_shown_with_sources_and_without_secrets() {
         assert!(line.contains(&format!("= {value}  #")) && line.contains(source), "{line}");
     }
     assert!(!out.contains("hunter2"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_of_a_server_that_is_none_ends_the_start() {
+    let sandbox = sandbox(Set::Embedded);
+    for (name, value, part) in [
+        ("DATABASE_URL", "postgres://user:hunter2@localhost/x?sslmode=prefer", "prefer"),
+        ("REDIS_URL", "http://:hunter2@localhost", "redis://"),
+        ("AITO_KEY_FILE", "/nowhere/key", "key_file"),
+    ] {
+        let mut command = sandbox.serve();
+        command.env(name, value);
+        let why = refused(&sandbox, command);
+        assert!(why.contains(part) && !why.contains("hunter2"), "{name}: {why}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_runtime_is_chosen_once_with_its_reason() {
+    let mut on_engine = sandbox(Set::Servers);
+    on_engine.env.remove("AITO_RUNTIME");
+    let server = on_engine.start().await;
+    assert!(
+        server.said().contains("runtime    docker, because a Docker engine answers"),
+        "{}",
+        server.said()
+    );
+    drop(server);
+    // The engine has gone, and stays what it was chosen to be.
+    let engine = on_engine.env.insert("DOCKER_HOST".into(), "unix:///nonexistent/docker.sock".into());
+    let server = on_engine.start().await;
+    assert!(server.said().contains("runtime    docker, because as at the first start"), "{}", server.said());
+    drop(server);
+    let why = refused(&on_engine, serve(&on_engine, &["--runtime", "process"]));
+    assert!(why.contains("docker") && why.contains("process") && why.contains("first start"), "{why}");
+
+    let mut without_image = sandbox(Set::Servers);
+    without_image.env.remove("AITO_RUNTIME");
+    without_image.env.insert("AITO_DOCKER__IMAGE".into(), "no-such-image:1".into());
+    without_image.env.remove("DATABASE_URL");
+    assert_eq!(without_image.env.get("DOCKER_HOST"), engine.as_ref());
+    let server = without_image.start().await;
+    let reason = "runtime    process, because the Docker engine has no image no-such-image:1";
+    assert!(server.said().contains(reason), "{}", server.said());
 }
 
 #[tokio::test(flavor = "multi_thread")]

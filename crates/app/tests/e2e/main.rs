@@ -11,6 +11,7 @@ mod bad_start;
 mod disk;
 mod events;
 mod fleet;
+mod images;
 mod outages;
 mod several;
 mod shapes;

@@ -5,7 +5,7 @@
 use std::{any::Any, path::Path, thread};
 
 use super::{ENGINE, Engine, POSTGRES, Postgres, REDIS, Redis};
-use crate::image;
+use crate::{Sandbox, image};
 
 /// One of each, for all test executables of a run.
 pub struct Servers {
@@ -32,6 +32,11 @@ impl Servers {
             redis: redis.map_err(|why| told("Redis", &*why))?,
             postgres: postgres.map_err(|why| told("PostgreSQL", &*why))?,
         })
+    }
+
+    /// An empty sandbox on them.
+    pub fn sandbox(&self, bin: &Path) -> Sandbox {
+        Sandbox::on_servers(&self.postgres.url("postgres"), &self.redis.url(), &self.engine.socket(), bin)
     }
 
     /// The variables that tell test executables of them: name and value.

@@ -22,6 +22,8 @@ pub(crate) enum Line {
     LosesCommit,
     /// As [`Line::Good`] until somebody says COMMIT: that arrives, and the answer is lost.
     LosesAnswer,
+    /// As [`Line::Good`] until somebody says COMMIT: that arrives, and the connection is cut.
+    CutsAtCommit,
 }
 
 pub(crate) struct Proxy {
@@ -88,6 +90,10 @@ async fn carry(
                 }
                 line.send_replace(Line::Dead);
                 continue;
+            }
+            Line::CutsAtCommit if says_commit => {
+                let _ = to.write_all(piece).await;
+                return;
             }
             Line::Slow => {
                 let mut moment = tokio::time::interval(std::time::Duration::from_millis(30));

@@ -287,6 +287,12 @@ async fn a_blocked_thread_of_somebody_else_stalls_no_query() {
     let (release, released) = std::sync::mpsc::channel::<()>();
     let (begun, has_begun) = tokio::sync::oneshot::channel();
     let store = Arc::clone(&bench.store);
+    // What the sweep has opened at the start is closed.
+    wait::until("no connection to be there", SOON, async || {
+        drop(store.pool.lease().await.unwrap());
+        (store.pool.status() == (0, 0, 0)).then_some(())
+    })
+    .await;
     let blocked = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async move {

@@ -226,7 +226,7 @@ async fn a_line_that_dies_at_the_commit_leaves_it_unknown_until_it_is_settled() 
         assert_eq!(matches!(outcome, Settled::Applied(_)), is_applied, "{line:?}");
     }
     let log = wait::until("the log to be read", SOON, async || bench.log().after(0, 10).await.ok()).await;
-    assert_eq!(log.len(), 1);
+    assert_eq!(log.len(), 2);
     is_as_before(&bench).await;
 }
 
