@@ -272,7 +272,10 @@ async fn commit_ids_are_forgotten_after_a_day_and_not_before() {
         bench.clock.advance(Duration::from_secs(3600)).await;
     }
     let again = bench.store.commit(&old).await;
-    assert!(matches!(again, Err(CommitError::Duplicate(None))), "a day to the millisecond is kept: {again:?}");
+    assert!(
+        matches!(again, Err(CommitError::Duplicate(None))),
+        "a day to the millisecond is kept: {again:?}"
+    );
     wait::until("the id to be gone", SOON, async || {
         bench.clock.advance(Duration::from_secs(600)).await;
         (bench.count("commits").await == 0).then_some(())

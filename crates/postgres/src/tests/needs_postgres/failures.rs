@@ -216,7 +216,8 @@ async fn a_dead_line_is_told_in_time_and_later_calls_work() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_line_that_dies_at_the_commit_leaves_it_unknown_until_it_is_settled() {
     let (bench, proxy) = behind_a_proxy().await;
-    for (line, is_applied) in [(Line::LosesCommit, false), (Line::LosesAnswer, true)] {
+    let lines = [(Line::LosesCommit, false), (Line::LosesAnswer, true), (Line::CutsAtCommit, true)];
+    for (line, is_applied) in lines {
         let commit = bench.telling();
         proxy.set(line);
         let answer = in_time(bench.store.commit(&commit)).await;
