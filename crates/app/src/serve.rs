@@ -19,6 +19,7 @@ use aito_application::{
     heartbeat::HeartbeatService,
     history::HistoryService,
     metrics::Metrics,
+    shared_agents::SharedAgents,
     writer::Writer,
 };
 use aito_domain::{
@@ -32,7 +33,7 @@ use aito_domain::{
     spec::AgentSpec,
 };
 use aito_embedded::data_dir::{DataDir, InstallationFile, StoreKind};
-use aito_http::{Access, AppState, Frames, Listener};
+use aito_http::{Access, Answers, AppState, Frames, Listener};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
@@ -209,10 +210,10 @@ async fn build(config: &Config, parts: Parts) -> Result<Services, String> {
     let Parts { stores, bus, runtime, clock, ids, installation } = parts;
     let log = stores.log(installation.epoch.clone());
     let metrics = Arc::new(Metrics::new());
+    let agents = Arc::new(SharedAgents::new(stores.agents.clone()));
     let writer = Arc::new(Writer::new(
         stores.ledger.clone(),
-        stores.agents.clone(),
-        bus.clone(),
+        agents.clone(),
         clock.clone(),
         ids.clone(),
         metrics.clone(),
@@ -235,7 +236,7 @@ async fn build(config: &Config, parts: Parts) -> Result<Services, String> {
         _ => Supervises::TheEngineOf(stores.installation.clone()),
     };
     let fleet = Arc::new(FleetService::new(FleetParts {
-        agents: stores.agents.clone(),
+        agents,
         runtime: runtime.clone(),
         writer: writer.clone(),
         roster,
@@ -263,6 +264,7 @@ async fn build(config: &Config, parts: Parts) -> Result<Services, String> {
         clock: clock.clone(),
         ids,
         access: Access::Open,
+        answers: Answers::default(),
         stop: stop.clone(),
     });
     Ok(Services { state, fleet, heartbeats, feed, runtime, bus, clock, stop })

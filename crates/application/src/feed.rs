@@ -15,12 +15,12 @@ use aito_domain::{
     event::Event,
     ports::{
         ReadError,
-        bus::{EventBus, Topic},
+        bus::{BusItem, BusMessage, EventBus, Topic},
         clock::Clock,
         event_log::EventLog,
     },
 };
-use futures_util::stream::BoxStream;
+use futures_util::{StreamExt as _, future::ready, stream::BoxStream};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -68,14 +68,22 @@ impl<T: Send + Sync + 'static> Feed<T> {
         Subscription { head: self.head.subscribe(), feed: self.clone(), seen: after, live: false }
     }
 
-    /// Reads what is new in the log until `stop`.
+    /// Reads what is new in the log until `stop`, and tells other servers of it.
     pub async fn run(&self, bus: &dyn EventBus, clock: &dyn Clock, stop: CancellationToken) {
+        tokio::select! {
+            () = self.read(bus, clock, stop) => {}
+            () = tell(bus, self.head.subscribe()) => {}
+        }
+    }
+
+    async fn read(&self, bus: &dyn EventBus, clock: &dyn Clock, stop: CancellationToken) {
         let mut hints: Option<BoxStream<'static, _>> = None;
         let mut of_the_log = Some(self.log.hints());
         loop {
             if hints.is_none() {
-                hints =
-                    bus.subscribe(&[Topic::LOG]).await.inspect_err(|error| debug!(%error, "no hints")).ok();
+                let subscribed = bus.subscribe(&[Topic::LOG]).await;
+                let subscribed = subscribed.inspect_err(|error| debug!(%error, "no hints")).ok();
+                hints = subscribed.map(|items| self.news(items));
             }
             if let Err(error) = self.catch_up().await {
                 warn!(%error, "the event log cannot be read; trying again");
@@ -89,10 +97,19 @@ impl<T: Send + Sync + 'static> Feed<T> {
         }
     }
 
+    /// Those hints that tell of more than has been read.
+    fn news(&self, items: BoxStream<'static, BusItem>) -> BoxStream<'static, ()> {
+        let head = self.head.subscribe();
+        items
+            .filter(move |item| ready(newest(item).is_none_or(|newest| newest > *head.borrow())))
+            .map(|_| ())
+            .boxed()
+    }
+
     async fn catch_up(&self) -> Result<(), ReadError> {
         loop {
             let seen = self.head();
-            let events = self.log.after(seen, PAGE).await?;
+            let events = self.log.tail(seen, PAGE).await?;
             let Some(last) = events.last().map(|event| event.position.n) else { return Ok(()) };
             let full = events.len() == PAGE as usize;
             {
@@ -120,6 +137,27 @@ impl<T: Send + Sync + 'static> Feed<T> {
         }
         let skip = usize::try_from(seen + 1 - first).unwrap_or(usize::MAX);
         Some(ring.iter().skip(skip).take(limit).cloned().collect())
+    }
+}
+
+/// What a hint says can be read; `None` when it says nothing of use, or hints may have been missed.
+fn newest(item: &BusItem) -> Option<u64> {
+    match item {
+        BusItem::Message(message) => std::str::from_utf8(&message.payload).ok()?.parse().ok(),
+        BusItem::Missed => None,
+    }
+}
+
+/// Tells other servers what can be read, as often as that changes and messages get through.
+async fn tell(bus: &dyn EventBus, mut head: watch::Receiver<u64>) {
+    // The sender lives as long as the feed that runs this.
+    while head.changed().await.is_ok() {
+        let newest = *head.borrow_and_update();
+        let message = BusMessage { topic: Topic::LOG, payload: newest.to_string().into_bytes() };
+        if let Err(error) = bus.publish(message).await {
+            // Others look by themselves; they are only later.
+            debug!(%error, "hint not published");
+        }
     }
 }
 

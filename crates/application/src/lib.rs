@@ -13,6 +13,8 @@ pub mod heartbeat;
 mod hints;
 pub mod history;
 pub mod metrics;
+pub mod shared;
+pub mod shared_agents;
 pub mod writer;
 
 pub use error::{Error, Fault};

@@ -1,16 +1,8 @@
 //! The one way to write: read, decide, commit; again when somebody was faster, settled when nobody knows.
 //!
-//! Invariants: bounded tries; a commit whose outcome is unknown is settled before anything else is decided;
-//! after every commit the log's listeners are told to look, and no commit waits for that: one message is under way
-//! at a time, and one more stands for all commits meanwhile.
+//! Invariants: bounded tries; a commit whose outcome is unknown is settled before anything else is decided.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU8, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use aito_domain::{
     agent::{Agent, Transition},
@@ -18,7 +10,6 @@ use aito_domain::{
     id::{AgentId, CommitId, EventId},
     ports::{
         agent_store::AgentStore,
-        bus::{BusMessage, EventBus, Topic},
         clock::{Clock, IdSource},
         ledger::{Change, Commit, CommitError, Ledger, Settled},
     },
@@ -38,7 +29,6 @@ const SETTLE_TRIES: u32 = 5;
 pub struct Writer {
     ledger: Arc<dyn Ledger>,
     agents: Arc<dyn AgentStore>,
-    hints: Arc<Hints>,
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
     metrics: Arc<Metrics>,
@@ -49,12 +39,11 @@ impl Writer {
     pub fn new(
         ledger: Arc<dyn Ledger>,
         agents: Arc<dyn AgentStore>,
-        bus: Arc<dyn EventBus>,
         clock: Arc<dyn Clock>,
         ids: Arc<dyn IdSource>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { ledger, agents, hints: Arc::new(Hints::new(bus)), clock, ids, metrics }
+        Self { ledger, agents, clock, ids, metrics }
     }
 
     /// The clock that decisions are made by.
@@ -138,10 +127,7 @@ impl Writer {
         };
         self.metrics.commit(commit.events.len(), self.clock.monotonic() - started, outcome.is_ok());
         match outcome {
-            Ok(()) => {
-                self.hints.give();
-                Ok(Applied::Yes)
-            }
+            Ok(()) => Ok(Applied::Yes),
             Err(CommitError::Duplicate(answer)) => Ok(Applied::Before(answer)),
             Err(CommitError::Conflict(what)) => {
                 debug!(commit = %commit.id, what, "conflict");
@@ -185,48 +171,6 @@ impl Writer {
         let cap = 1_u64 << attempt.min(8);
         let millis = 1 + self.ids.bits() % cap;
         self.clock.sleep(Duration::from_millis(millis.min(250))).await;
-    }
-}
-
-/// Tells the log's listeners to look.
-struct Hints {
-    bus: Arc<dyn EventBus>,
-    state: AtomicU8,
-}
-
-impl Hints {
-    const IDLE: u8 = 0;
-    const TELLING: u8 = 1;
-    const TELLING_AND_ASKED_AGAIN: u8 = 2;
-
-    fn new(bus: Arc<dyn EventBus>) -> Self {
-        Self { bus, state: AtomicU8::new(Self::IDLE) }
-    }
-
-    /// Returns at once; a bus that does not answer holds up nobody.
-    fn give(self: &Arc<Self>) {
-        let next =
-            |state| Some(if state == Self::IDLE { Self::TELLING } else { Self::TELLING_AND_ASKED_AGAIN });
-        let before = self.state.fetch_update(Ordering::AcqRel, Ordering::Acquire, next);
-        if before == Ok(Self::IDLE) {
-            tokio::spawn(self.clone().tell());
-        }
-    }
-
-    async fn tell(self: Arc<Self>) {
-        loop {
-            let message = BusMessage { topic: Topic::LOG, payload: Vec::new() };
-            if let Err(error) = self.bus.publish(message).await {
-                // Listeners look by themselves; they are only later.
-                debug!(%error, "hint not published");
-            }
-            let done =
-                self.state.compare_exchange(Self::TELLING, Self::IDLE, Ordering::AcqRel, Ordering::Acquire);
-            if done.is_ok() {
-                return;
-            }
-            self.state.store(Self::TELLING, Ordering::Release);
-        }
     }
 }
 

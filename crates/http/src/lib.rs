@@ -3,6 +3,7 @@
 //! Invariants: a handler extracts, calls one use case, converts; no SQL, no adapter, no rule of the business;
 //! every answer that is not a success is a problem document, every one carries `X-Request-Id`.
 
+mod answers;
 mod convert;
 mod extract;
 mod frames;
@@ -14,6 +15,7 @@ mod server;
 mod state;
 mod ws;
 
+pub use answers::Answers;
 pub use frames::{Frames, encode};
 pub use openapi::document;
 pub use server::{Listener, serve};

@@ -14,7 +14,7 @@ use aito_application::{Error, Fault};
 use tracing::{error, warn};
 
 /// A failed request: the problem document and the headers that go with it.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct ApiError {
     problem: Box<Problem>,
     retry_after: Option<u64>,

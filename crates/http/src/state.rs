@@ -12,7 +12,7 @@ use aito_domain::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::frames::Frames;
+use crate::{answers::Answers, frames::Frames};
 
 /// Who is let in on the listeners for operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +45,8 @@ pub struct AppState {
     pub ids: Arc<dyn IdSource>,
     /// Who is let in.
     pub access: Access,
+    /// Answers that several callers share.
+    pub answers: Answers,
     /// Ends open streams when the server stops.
     pub stop: CancellationToken,
 }

@@ -54,16 +54,16 @@ const BARRED: &str = "barred";
 impl Ledger for PgStore {
     async fn commit(&self, commit: &Commit) -> Result<(), CommitError> {
         let rows = CommitRows::of(commit).map_err(|error| CommitError::Unavailable(Box::new(error)))?;
-        let is_committing = AtomicBool::new(false);
-        let applying = apply(&self.pool, &rows, self.clock.now(), &is_committing);
-        // Late or not, what is dropped here takes its connection along.
-        let answer = tokio::time::timeout(self.pool.timeout(), applying).await;
-        match answer {
+        let is_committing = Arc::new(AtomicBool::new(false));
+        let (pool, now, flag) = (Arc::clone(&self.pool), self.clock.now(), Arc::clone(&is_committing));
+        // Late or not, what is dropped there takes its connection along.
+        let applying = async move { apply(&pool, &rows, now, &flag).await }.boxed();
+        match self.pool.run(applying).await {
             Ok(applied) => applied?,
             Err(late) if AtomicBool::load(&is_committing, Ordering::Acquire) => {
-                return Err(CommitError::Unknown(Box::new(late)));
+                return Err(CommitError::Unknown(late));
             }
-            Err(late) => return Err(CommitError::Unavailable(Box::new(late))),
+            Err(late) => return Err(CommitError::Unavailable(late)),
         }
         if !commit.events.is_empty() {
             self.numberer.wake();
@@ -72,13 +72,9 @@ impl Ledger for PgStore {
     }
 
     async fn settle(&self, id: CommitId) -> Result<Settled, CommitError> {
-        let asking = bar(&self.pool, id.0, self.clock.now());
-        let answer = tokio::time::timeout(self.pool.timeout(), asking).await;
-        match answer {
-            Ok(Ok(settled)) => Ok(settled),
-            Ok(Err(cause)) => Err(CommitError::Unavailable(cause)),
-            Err(late) => Err(CommitError::Unavailable(Box::new(late))),
-        }
+        let (pool, now) = (Arc::clone(&self.pool), self.clock.now());
+        let asking = async move { bar(&pool, id.0, now).await }.boxed();
+        self.pool.run(asking).await.flatten().map_err(CommitError::Unavailable)
     }
 }
 

@@ -1,8 +1,8 @@
 //! Reads the event log.
 //!
 //! Invariants: only events that have a position are read. What a commit that returned has written is found, though
-//! commits do not wait for positions: each read asks in the same round trip, and before it looks, whether events
-//! without a position are visible, and if so waits for a numbering pass and looks again.
+//! commits do not wait for positions: each read but that of a follower asks in the same round trip, and before it
+//! looks, whether events without a position are visible, and if so waits for a numbering pass and looks again.
 
 use std::{sync::Arc, time::Duration};
 
@@ -31,6 +31,7 @@ use uuid::Uuid;
 use super::{
     PgStore,
     numberer::is_pending,
+    pool::Pool,
     schema::{event_order, events},
     translate::{EventRow, natural, read_error},
 };
@@ -49,8 +50,7 @@ impl PgEventLog {
         Self { store, epoch }
     }
 
-    async fn events(&self, page: Page) -> Result<Vec<Event>, ReadError> {
-        let rows = self.store.read_log(&page).await?;
+    fn events(&self, rows: Vec<EventRow>) -> Result<Vec<Event>, ReadError> {
         Ok(rows.into_iter().map(|row| row.into_domain(&self.epoch)).collect::<Result<_, _>>()?)
     }
 }
@@ -64,17 +64,23 @@ impl EventLog for PgEventLog {
     async fn after(&self, n: u64, limit: u32) -> Result<Vec<Event>, ReadError> {
         // What PostgreSQL cannot count to is beyond the end.
         let Ok(n) = i64::try_from(n) else { return Ok(Vec::new()) };
-        self.events(Page { after: Some(n), limit, ..Page::default() }).await
+        self.events(self.store.read_log(Page { after: Some(n), limit, ..Page::default() }).await?)
+    }
+
+    async fn tail(&self, n: u64, limit: u32) -> Result<Vec<Event>, ReadError> {
+        let Ok(n) = i64::try_from(n) else { return Ok(Vec::new()) };
+        self.events(self.store.read_numbered(Page { after: Some(n), limit, ..Page::default() }).await?)
     }
 
     async fn latest(&self, query: &EventQuery, limit: u32) -> Result<Vec<Event>, ReadError> {
         let EventQuery { event_type, agent, before } = query.clone();
         let before = before.and_then(|n| i64::try_from(n).ok());
-        self.events(Page { after: None, before, event_type, agent: agent.map(|id| id.0), limit }).await
+        let page = Page { after: None, before, event_type, agent: agent.map(|id| id.0), limit };
+        self.events(self.store.read_log(page).await?)
     }
 
     async fn bounds(&self) -> Result<Option<Bounds>, ReadError> {
-        let (Some(oldest), Some(newest)) = self.store.read_log(&Ends).await? else { return Ok(None) };
+        let (Some(oldest), Some(newest)) = self.store.read_log(Ends).await? else { return Ok(None) };
         Ok(Some(Bounds { oldest: natural("position", oldest)?, newest: natural("position", newest)? }))
     }
 
@@ -94,31 +100,42 @@ impl EventLog for PgEventLog {
 
 impl PgStore {
     /// Asks the log something that sees every commit that has returned.
-    async fn read_log<Q: Question>(&self, question: &Q) -> Result<Q::Answer, ReadError> {
-        let reading = async {
-            let lease = self.pool.lease().await.map_err(ReadError::Unavailable)?;
+    async fn read_log<Q: Question>(&self, question: Q) -> Result<Q::Answer, ReadError> {
+        let (pool, numberer) = (Arc::clone(&self.pool), Arc::clone(&self.numberer));
+        let reading = async move {
+            let lease = pool.lease().await.map_err(ReadError::Unavailable)?;
             // In this order: what is not pending any more when the first looks, the second sees in its place.
             let (pending, answer) = future::join(is_pending(&lease), question.ask(&lease)).await;
-            let is_behind = pending.map_err(|error| self.pool.failed(error, read_error))?;
-            let answer = answer.map_err(|error| self.pool.failed(error, read_error))?;
+            let is_behind = pending.map_err(|error| pool.failed(error, read_error))?;
+            let answer = answer.map_err(|error| pool.failed(error, read_error))?;
             lease.give_back();
             if !is_behind {
                 return Ok(answer);
             }
-            self.numberer.caught_up().await.map_err(ReadError::Unavailable)?;
-            let lease = self.pool.lease().await.map_err(ReadError::Unavailable)?;
-            let answer = question.ask(&lease).await.map_err(|error| self.pool.failed(error, read_error))?;
-            lease.give_back();
-            Ok(answer)
+            numberer.caught_up().await.map_err(ReadError::Unavailable)?;
+            ask_numbered(&pool, &question).await
         };
-        let answer = tokio::time::timeout(self.pool.timeout(), reading).await;
-        answer.map_err(|late| ReadError::Unavailable(Box::new(late)))?
+        self.pool.run(reading.boxed()).await.map_err(ReadError::Unavailable)?
+    }
+
+    /// Asks the log something of what is numbered already.
+    async fn read_numbered<Q: Question>(&self, question: Q) -> Result<Q::Answer, ReadError> {
+        let pool = Arc::clone(&self.pool);
+        let reading = async move { ask_numbered(&pool, &question).await };
+        self.pool.run(reading.boxed()).await.map_err(ReadError::Unavailable)?
     }
 }
 
+async fn ask_numbered<Q: Question>(pool: &Pool, question: &Q) -> Result<Q::Answer, ReadError> {
+    let lease = pool.lease().await.map_err(ReadError::Unavailable)?;
+    let answer = question.ask(&lease).await.map_err(|error| pool.failed(error, read_error))?;
+    lease.give_back();
+    Ok(answer)
+}
+
 /// Something that can be asked of the numbered events, more than once.
-trait Question: Sync {
-    type Answer: Send;
+trait Question: Send + Sync + 'static {
+    type Answer: Send + 'static;
     fn ask<'a>(&'a self, connection: &'a AsyncPgConnection) -> BoxFuture<'a, QueryResult<Self::Answer>>;
 }
 

@@ -3,7 +3,8 @@
 //! Invariants: positions are given under one lock, to what is visible then, in the order in which writers took
 //! their numbers, without holes; so who has read up to a position never finds a new event before it, and a writer
 //! whose transaction is open holds up nobody. What is numbered is on the disk before anybody reads it. A pass that
-//! was begun after a moment has numbered, when it succeeds, everything that was committed before that moment. No
+//! was begun after a moment has numbered, when it succeeds, everything that was committed before that moment. While
+//! passes follow one another, those that only writers ask for wait a little for more of them; nobody waits for that. No
 //! wait is unbounded, and a pass that fails is told to those who wait for it and to nobody else.
 
 use std::{
@@ -34,6 +35,9 @@ use super::{
 pub(super) const LOCK: i64 = 0x6169_746f_0002;
 /// How often one looks for events that nobody has numbered, because the server that wrote them died just then.
 const LOOK: Duration = Duration::from_millis(500);
+/// How long after a pass the next one waits for company, unless a reader waits for it. Passes cost the database as much
+/// as commits do, and their events are read together.
+const GATHER: Duration = Duration::from_millis(3);
 /// Events that one transaction numbers at most.
 const BATCH: i64 = 5000;
 
@@ -41,6 +45,8 @@ const BATCH: i64 = 5000;
 pub(super) struct Numberer {
     asked: AtomicU64,
     wake: Notify,
+    /// A reader waits.
+    urgent: Notify,
     passes: watch::Sender<Pass>,
 }
 
@@ -70,7 +76,12 @@ struct NotNumbered(#[source] Arc<NumberError>);
 
 impl Numberer {
     pub(super) fn new() -> Self {
-        Self { asked: AtomicU64::new(0), wake: Notify::new(), passes: watch::Sender::new(Pass::default()) }
+        Self {
+            asked: AtomicU64::new(0),
+            wake: Notify::new(),
+            urgent: Notify::new(),
+            passes: watch::Sender::new(Pass::default()),
+        }
     }
 
     /// There is something to number; waits for nothing.
@@ -84,7 +95,7 @@ impl Numberer {
     pub(super) async fn caught_up(&self) -> Result<(), Cause> {
         let mut passes = self.passes.subscribe();
         let mine = self.asked.fetch_add(1, Ordering::AcqRel) + 1;
-        self.wake.notify_one();
+        self.urgent.notify_one();
         let pass = passes.wait_for(|pass| pass.covers >= mine).await?;
         match &pass.failure {
             None => Ok(()),
@@ -106,6 +117,7 @@ pub(super) async fn run(
     let mut is_failing = false;
     loop {
         let is_asked = tokio::select! {
+            () = numberer.urgent.notified() => true,
             () = numberer.wake.notified() => true,
             _ = tick.tick() => false,
         };
@@ -119,9 +131,11 @@ pub(super) async fn run(
             }
             result => result,
         };
+        let mut is_busy = false;
         let failure = match result {
             Ok(count) => {
-                if count > 0 {
+                is_busy = count > 0;
+                if is_busy {
                     numbered();
                 }
                 None
@@ -141,6 +155,10 @@ pub(super) async fn run(
         }
         is_failing = failure.is_some();
         numberer.passes.send_replace(Pass { covers, failure });
+        if is_busy && tokio::time::timeout(GATHER, numberer.urgent.notified()).await.is_ok() {
+            // For the wait above.
+            numberer.urgent.notify_one();
+        }
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Invariants: never more than configured; a call waits a bounded time for one. A connection goes back only when
 //! the call says that it is clean: whoever fails, runs out of time or is dropped half-way takes its connection
-//! along, and with it the transaction.
+//! along, and with it the transaction. A call runs where its connection is driven, so that the answers of one call
+//! wake no other thread than the last one does.
 
 use std::{
     ops::{Deref, DerefMut},
@@ -23,6 +24,7 @@ use diesel_async::{
 };
 use futures_util::{FutureExt as _, future::BoxFuture};
 use tokio::runtime::Handle;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     Options,
@@ -36,6 +38,7 @@ const RECYCLE: Duration = Duration::from_secs(1);
 /// The pool.
 pub(super) struct Pool {
     connections: Deadpool<AsyncPgConnection>,
+    runtime: Handle,
     timeout: Duration,
 }
 
@@ -45,9 +48,10 @@ impl Pool {
     pub(super) fn new(connector: Arc<Connector>, options: &Options, runtime: Handle) -> Result<Self, Cause> {
         let mut config = ManagerConfig::default();
         config.recycling_method = RecyclingMethod::Fast;
+        let driver = runtime.clone();
         config.custom_setup = Box::new(move |_| {
             let connector = Arc::clone(&connector);
-            let opening = runtime.spawn(async move { connector.open(Role::Call).await });
+            let opening = driver.spawn(async move { connector.open(Role::Call).await });
             async move {
                 match opening.await {
                     Ok(Ok(connection)) => Ok(connection),
@@ -66,7 +70,7 @@ impl Pool {
             .recycle_timeout(Some(RECYCLE))
             .runtime(PoolRuntime::Tokio1)
             .build()?;
-        Ok(Self { connections, timeout: options.timeout })
+        Ok(Self { connections, runtime, timeout: options.timeout })
     }
 
     /// A connection for one call.
@@ -75,32 +79,39 @@ impl Pool {
         Ok(Lease { object: Some(object) })
     }
 
+    /// Runs a call where connections are driven, and gives up when it takes too long. Dropped, it ends there as well.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        call: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Cause> {
+        let limit = self.timeout;
+        let bounded = self.runtime.spawn(async move { tokio::time::timeout(limit, call).await });
+        Ok(AbortOnDropHandle::new(bounded).await??)
+    }
+
     /// How long a call may take.
     pub(super) fn timeout(&self) -> Duration {
         self.timeout
     }
 
     /// The rows of a query. (Boxed, since the compiler cannot see otherwise that it may change threads.)
-    pub(super) fn read<Q, Row>(&self, query: Q) -> BoxFuture<'_, Result<Vec<Row>, ReadError>>
+    pub(super) fn read<Q, Row>(self: &Arc<Self>, query: Q) -> BoxFuture<'_, Result<Vec<Row>, ReadError>>
     where
         Q: LoadQuery<'static, AsyncPgConnection, Row> + Send + 'static,
         Row: Send + 'static,
     {
+        let this = Arc::clone(self);
         let answer = async move {
-            let mut lease = self.lease().await.map_err(ReadError::Unavailable)?;
+            let mut lease = this.lease().await.map_err(ReadError::Unavailable)?;
             match query.load(&mut *lease).await {
                 Ok(rows) => {
                     lease.give_back();
                     Ok(rows)
                 }
-                Err(error) => Err(self.failed(error, read_error)),
+                Err(error) => Err(this.failed(error, read_error)),
             }
         };
-        async move {
-            let answer = tokio::time::timeout(self.timeout, answer).await;
-            answer.map_err(|late| ReadError::Unavailable(Box::new(late)))?
-        }
-        .boxed()
+        async move { self.run(answer.boxed()).await.map_err(ReadError::Unavailable)? }.boxed()
     }
 
     /// Says what a failure means. After a server that takes no changes, all that wait in the pool are closed:

@@ -331,9 +331,16 @@ impl EventBus for Mute {
 struct Switched {
     inner: Arc<dyn EventLog>,
     off: AtomicBool,
+    /// How often somebody followed it.
+    tailed: AtomicUsize,
 }
 
 impl Switched {
+    fn new(house: &House) -> Arc<Self> {
+        let (off, tailed) = (AtomicBool::new(false), AtomicUsize::new(0));
+        Arc::new(Self { inner: house.log.clone(), off, tailed })
+    }
+
     fn there(&self) -> Result<(), ReadError> {
         if self.off.load(Ordering::SeqCst) {
             Err(ReadError::Unavailable("switched off".into()))
@@ -354,6 +361,12 @@ impl EventLog for Switched {
         self.inner.after(n, limit).await
     }
 
+    async fn tail(&self, n: u64, limit: u32) -> Result<Vec<Event>, ReadError> {
+        self.there()?;
+        self.tailed.fetch_add(1, Ordering::SeqCst);
+        self.inner.tail(n, limit).await
+    }
+
     async fn latest(&self, query: &EventQuery, limit: u32) -> Result<Vec<Event>, ReadError> {
         self.there()?;
         self.inner.latest(query, limit).await
@@ -372,7 +385,7 @@ impl EventLog for Switched {
 #[tokio::test]
 async fn without_hints_the_timer_looks_and_a_dead_bus_is_not_asked_all_the_time() {
     let house = House::new();
-    let log = Arc::new(Switched { inner: house.log.clone(), off: AtomicBool::new(false) });
+    let log = Switched::new(&house);
     let feed = Arc::new(Feed::open(log, 16, encoded).await.unwrap());
     let (bus, stop) = (Arc::new(Mute { subscribed: AtomicUsize::new(0) }), CancellationToken::new());
     let task = tokio::spawn({
@@ -394,7 +407,7 @@ async fn without_hints_the_timer_looks_and_a_dead_bus_is_not_asked_all_the_time(
 async fn a_log_that_is_away_is_said_to_a_replay_and_nothing_is_lost() {
     let house = House::new();
     append(&house, 5).await;
-    let log = Arc::new(Switched { inner: house.log.clone(), off: AtomicBool::new(false) });
+    let log = Switched::new(&house);
     let running = Running::open_on(&house, log.clone(), 16, encoded).await;
     let mut replaying = running.feed.subscribe(2);
     let mut live = running.feed.subscribe(5);
@@ -429,4 +442,36 @@ async fn a_hint_of_the_log_alone_is_enough() {
     wait::until("the events", SOON, async || (feed.head() == 2).then_some(())).await;
     stop.cancel();
     task.await.unwrap();
+}
+
+/// One server reads, and tells by the bus what can be read; the other hears it and looks, and is not sent back to what
+/// it knows.
+#[tokio::test]
+async fn servers_tell_each_other_what_can_be_read_and_nobody_looks_for_what_it_has() {
+    let house = House::new();
+    let deaf = Switched::new(&house);
+    let other = Running::open_on(&house, deaf.clone(), 16, encoded).await;
+    let told = Running::open_on(&house, house.log.clone(), 16, encoded).await;
+    wait::until("both to sleep", SOON, async || (house.clock.sleepers() == 2).then_some(())).await;
+    append(&house, 3).await;
+    // The clock stands still, and this one's log gives no hints.
+    other.until_head(3).await;
+    told.until_head(3).await;
+    wait::until("both to sleep", SOON, async || (house.clock.sleepers() == 2).then_some(())).await;
+    let looks = deaf.tailed.load(Ordering::SeqCst);
+    let say = async |payload: &str| {
+        let message = BusMessage { topic: Topic::LOG, payload: payload.as_bytes().to_vec() };
+        house.bus.publish(message).await.unwrap();
+    };
+    say("2").await;
+    say("3").await;
+    say("4").await;
+    wait::until("a look", SOON, async || (deaf.tailed.load(Ordering::SeqCst) > looks).then_some(())).await;
+    wait::until("both to sleep", SOON, async || (house.clock.sleepers() == 2).then_some(())).await;
+    assert_eq!(deaf.tailed.load(Ordering::SeqCst), looks + 1, "only what is ahead is looked for");
+    say("not a number").await;
+    wait::until("a look", SOON, async || (deaf.tailed.load(Ordering::SeqCst) > looks + 1).then_some(()))
+        .await;
+    other.stop().await;
+    told.stop().await;
 }

@@ -9,6 +9,7 @@ mod fleet;
 mod heartbeats;
 mod history;
 mod reconcile;
+mod shared_agents;
 mod storm;
 mod support;
 mod writer;

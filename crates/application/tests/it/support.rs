@@ -150,8 +150,7 @@ impl House {
 
     /// A writer of its own.
     pub fn writer(&self, ledger: Arc<dyn Ledger>) -> Writer {
-        let (store, bus, clock) = (self.store.clone(), self.bus.clone(), self.clock.clone());
-        Writer::new(ledger, store, bus, clock, self.ids(), Arc::default())
+        Writer::new(ledger, self.store.clone(), self.clock.clone(), self.ids(), Arc::default())
     }
 
     /// A server for these agents, which are registered.
@@ -189,14 +188,8 @@ impl House {
         let Parts { ledger, heartbeats, agents, supervises } = parts;
         let metrics = Arc::new(Metrics::new());
         let roster = Arc::new(Roster::new(specs));
-        let writer = Arc::new(Writer::new(
-            ledger,
-            agents.clone(),
-            self.bus.clone(),
-            self.clock.clone(),
-            self.ids(),
-            metrics.clone(),
-        ));
+        let writer =
+            Arc::new(Writer::new(ledger, agents.clone(), self.clock.clone(), self.ids(), metrics.clone()));
         let heartbeats =
             Arc::new(HeartbeatService::new(heartbeats, writer.clone(), roster.clone(), metrics.clone()));
         let fleet = Arc::new(FleetService::new(FleetParts {

@@ -419,6 +419,38 @@ pub async fn event_log_10_hints_say_when_to_look<F: StoreFixture>() {
     }
 }
 
+/// Rule 11: who follows gets everything, in order, once.
+pub async fn event_log_11_tail_follows_without_holes<F: StoreFixture>() {
+    let fixture = F::fresh().await;
+    let (handles, other, make) = (fixture.handles(), fixture.second_handle().await, Maker::new());
+    let mut hints = handles.log.hints();
+    let (mut written, mut read) = (Vec::new(), Vec::new());
+    for n in 1..=20_usize {
+        let writes = if n % 2 == 0 { &handles } else { &other };
+        let events: Vec<_> = (0..n % 3 + 1).map(|i| make.event(&format!("{n}.{i}"))).collect();
+        written.extend(events.iter().map(|event| event.id));
+        within(persistent(&writes.ledger, &Commit { events, ..make.commit() })).await.unwrap();
+        read.extend(handles.log.tail(read.len() as u64, 2).await.unwrap());
+    }
+    within(async {
+        while read.len() < written.len() {
+            let more = handles.log.tail(read.len() as u64, 2).await.unwrap();
+            assert!(more.len() <= 2);
+            if more.is_empty() {
+                hints.next().await.expect("hints go on");
+            }
+            read.extend(more);
+        }
+    })
+    .await;
+    assert_eq!(
+        read.iter().map(|event| event.position.n).collect::<Vec<_>>(),
+        (1..=written.len() as u64).collect::<Vec<_>>()
+    );
+    assert_eq!(read.iter().map(|event| event.id).collect::<Vec<_>>(), written);
+    assert_eq!(handles.log.tail(u64::MAX, 2).await.unwrap(), []);
+}
+
 async fn tell(handles: &Handles, make: &Maker, count: usize) {
     let events = (0..count).map(|n| make.event(&n.to_string())).collect();
     must(&handles.ledger, &Commit { events, ..make.commit() }).await;

@@ -246,6 +246,7 @@ macro_rules! store_suite {
             event_log_08_a_body_is_read_as_it_was_written,
             event_log_09_what_returned_is_read_by_every_handle,
             event_log_10_hints_say_when_to_look,
+            event_log_11_tail_follows_without_holes,
             agent_store_01_what_returned_is_seen_by_every_handle,
             agent_store_02_what_is_read_is_what_was_committed,
             agent_store_03_list_is_ordered_and_absence_is_none,

@@ -19,7 +19,8 @@ use crate::Cause;
 pub struct Topic(pub std::borrow::Cow<'static, str>);
 
 impl Topic {
-    /// Something was appended to the event log: look there.
+    /// Something can be read in the event log: look there. The payload is the number of the newest event that the
+    /// sender has read, in decimal digits.
     pub const LOG: Self = Self(std::borrow::Cow::Borrowed("hint:log"));
 }
 

@@ -12,6 +12,8 @@
 //! 9. What a commit that returned has written can be read by every handle at once.
 //! 10. `hints` yields something within 1 s after an event became readable, whichever server wrote it; it may
 //!     yield without a reason, and may miss: who needs every event looks now and then anyway.
+//! 11. `tail` is `after` for who follows the log: it waits for nothing, so it need not give yet what was committed
+//!     a moment ago (9), of which a hint tells; rules 1 to 5 hold.
 
 use async_trait::async_trait;
 use futures_util::stream::BoxStream;
@@ -46,6 +48,8 @@ pub trait EventLog: Send + Sync {
     fn epoch(&self) -> &Epoch;
     /// Up to `limit` events with numbers above `n`, in order.
     async fn after(&self, n: u64, limit: u32) -> Result<Vec<Event>, ReadError>;
+    /// Up to `limit` events with numbers above `n`, in order, as far as they can be read at once.
+    async fn tail(&self, n: u64, limit: u32) -> Result<Vec<Event>, ReadError>;
     /// Up to `limit` events, newest first.
     async fn latest(&self, query: &EventQuery, limit: u32) -> Result<Vec<Event>, ReadError>;
     /// What there is.

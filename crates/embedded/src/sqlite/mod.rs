@@ -280,6 +280,10 @@ impl EventLog for SqliteEventLog {
         self.store.readers.run(query).await
     }
 
+    async fn tail(&self, n: u64, limit: u32) -> Result<Vec<Event>, ReadError> {
+        self.after(n, limit).await
+    }
+
     async fn latest(&self, query: &EventQuery, limit: u32) -> Result<Vec<Event>, ReadError> {
         use schema::events;
         let EventQuery { event_type, agent, before } = query.clone();

@@ -40,11 +40,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
         (status = 503, description = "The database is away", body = api::Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn list(
-    state: State,
-    _: Operator,
-    req: HttpRequest,
-) -> Result<web::Json<api::AgentList>, ApiError> {
+pub(crate) async fn list(state: State, _: Operator, req: HttpRequest) -> Result<HttpResponse, ApiError> {
     let mut query = Query::of(&req)?;
     let limit = query.limit("limit", 500, 500) as usize;
     let status = query.parsed("status", "one of inactive, starting, active, stopping, error", |text| {
@@ -52,13 +48,25 @@ pub(crate) async fn list(
     });
     let after = query.parsed("cursor", "the nextCursor of an answer", |text| text.parse::<AgentType>().ok());
     query.done()?;
-    let mut views = state.fleet.views().await?;
-    views.sort_by_key(|view| order(&view.agent.agent_type));
-    views.retain(|view| status.is_none_or(|wanted| view.agent.status() == wanted));
-    views.retain(|view| after.as_ref().is_none_or(|after| order(&view.agent.agent_type) > order(after)));
-    let next_cursor = (views.len() > limit).then(|| views[limit - 1].agent.agent_type.to_string());
-    let agents = views.iter().take(limit).map(convert::agent_summary).collect();
-    Ok(web::Json(api::AgentList { agents, next_cursor }))
+    let asking = state.clone();
+    state
+        .answers
+        .json(&req, move || {
+            let (state, after) = (asking.clone(), after.clone());
+            async move {
+                let mut views = state.fleet.views().await?;
+                views.sort_by_key(|view| order(&view.agent.agent_type));
+                views.retain(|view| status.is_none_or(|wanted| view.agent.status() == wanted));
+                views.retain(|view| {
+                    after.as_ref().is_none_or(|after| order(&view.agent.agent_type) > order(after))
+                });
+                let next_cursor =
+                    (views.len() > limit).then(|| views[limit - 1].agent.agent_type.to_string());
+                let agents = views.iter().take(limit).map(convert::agent_summary).collect();
+                Ok(api::AgentList { agents, next_cursor })
+            }
+        })
+        .await
 }
 
 /// The built-in types first, in the contract's order, then the others by name.

@@ -1,6 +1,6 @@
 //! The event log, newest first.
 
-use actix_web::{HttpRequest, web};
+use actix_web::{HttpRequest, HttpResponse, web};
 use aito_api as api;
 use aito_domain::{event::Position, id::AgentId};
 
@@ -28,11 +28,7 @@ type State = web::Data<AppState>;
         (status = 503, description = "The database is away", body = api::Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn list(
-    state: State,
-    _: Operator,
-    req: HttpRequest,
-) -> Result<web::Json<api::EventList>, ApiError> {
+pub(crate) async fn list(state: State, _: Operator, req: HttpRequest) -> Result<HttpResponse, ApiError> {
     page(&state, &req, None).await
 }
 
@@ -55,16 +51,12 @@ pub(crate) async fn of_agent(
     _: Operator,
     path: web::Path<String>,
     req: HttpRequest,
-) -> Result<web::Json<api::EventList>, ApiError> {
+) -> Result<HttpResponse, ApiError> {
     let agent = state.fleet.agent(&agent_type(&path)?).await?;
     page(&state, &req, Some(agent.id)).await
 }
 
-async fn page(
-    state: &AppState,
-    req: &HttpRequest,
-    agent: Option<AgentId>,
-) -> Result<web::Json<api::EventList>, ApiError> {
+async fn page(state: &State, req: &HttpRequest, agent: Option<AgentId>) -> Result<HttpResponse, ApiError> {
     let mut query = Query::of(req)?;
     let limit = query.limit("limit", 100, 500);
     let event_type = query.parsed("type", "an event type: 1 to 64 of a-z and _", |text| {
@@ -74,9 +66,19 @@ async fn page(
     });
     let cursor = query.parsed("cursor", "the nextCursor of an answer", |text| text.parse::<Position>().ok());
     query.done()?;
-    let events = state.events.list(event_type, agent, cursor, limit).await?;
-    let next_cursor = (events.len() == limit as usize)
-        .then(|| events.last().map(|event| event.position.to_string()))
-        .flatten();
-    Ok(web::Json(api::EventList { events: events.into_iter().map(convert::event).collect(), next_cursor }))
+    let asking = state.clone();
+    state
+        .answers
+        .json(req, move || {
+            let (state, event_type, cursor) = (asking.clone(), event_type.clone(), cursor.clone());
+            async move {
+                let events = state.events.list(event_type, agent, cursor, limit).await?;
+                let next_cursor = (events.len() == limit as usize)
+                    .then(|| events.last().map(|event| event.position.to_string()))
+                    .flatten();
+                let events = events.into_iter().map(convert::event).collect();
+                Ok(api::EventList { events, next_cursor })
+            }
+        })
+        .await
 }
