@@ -19,7 +19,6 @@ use aito_application::{
     heartbeat::HeartbeatService,
     history::HistoryService,
     metrics::Metrics,
-    shared_agents::SharedAgents,
     writer::Writer,
 };
 use aito_domain::{
@@ -210,10 +209,9 @@ async fn build(config: &Config, parts: Parts) -> Result<Services, String> {
     let Parts { stores, bus, runtime, clock, ids, installation } = parts;
     let log = stores.log(installation.epoch.clone());
     let metrics = Arc::new(Metrics::new());
-    let agents = Arc::new(SharedAgents::new(stores.agents.clone()));
     let writer = Arc::new(Writer::new(
         stores.ledger.clone(),
-        agents.clone(),
+        stores.agents.clone(),
         clock.clone(),
         ids.clone(),
         metrics.clone(),
@@ -236,7 +234,7 @@ async fn build(config: &Config, parts: Parts) -> Result<Services, String> {
         _ => Supervises::TheEngineOf(stores.installation.clone()),
     };
     let fleet = Arc::new(FleetService::new(FleetParts {
-        agents,
+        agents: stores.agents.clone(),
         runtime: runtime.clone(),
         writer: writer.clone(),
         roster,

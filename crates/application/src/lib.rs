@@ -14,7 +14,6 @@ mod hints;
 pub mod history;
 pub mod metrics;
 pub mod shared;
-pub mod shared_agents;
 pub mod writer;
 
 pub use error::{Error, Fault};

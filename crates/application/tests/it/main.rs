@@ -9,7 +9,6 @@ mod fleet;
 mod heartbeats;
 mod history;
 mod reconcile;
-mod shared_agents;
 mod storm;
 mod support;
 mod writer;
