@@ -1,7 +1,7 @@
 //! `aito installation accept-engine`: names the engine on which an installation's agents run from now on.
 //!
-//! Invariants: it changes that name and nothing else, and only to that of an engine that answers; servers that run find
-//! it by themselves at their next look.
+//! Invariants: it changes that name and nothing else, and only to that of an engine that answers; what is away it does
+//! not wait for; servers that run find it by themselves at their next look.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ pub(crate) fn run(config: Config) -> Result<String, String> {
 async fn accept(config: &Config) -> Result<String, String> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let stores = match &config.database_url {
-        Some(url) => Stores::postgres(url, clock.clone()).await?,
+        Some(url) => Stores::postgres_now(url, clock.clone()).await?,
         None => {
             let db = config.data_dir.join("aito.sqlite3");
             if !db.is_file() {
@@ -34,10 +34,18 @@ async fn accept(config: &Config) -> Result<String, String> {
     let store = &*stores.installation;
     let record = store.load().await.map_err(|why| chain(&why))?;
     let Some(record) = record else { return Err("the store holds no installation".into()) };
-    if record.runtime == RuntimeKind::Process {
-        return Err("this installation runs its agents as local processes; it has no engine to accept".into());
-    }
-    let engine = runtimes::engine_id(config, &clock).await?;
+    let engine = match record.runtime {
+        RuntimeKind::Docker => runtimes::engine_id(config, &clock).await?,
+        // Where other servers could come, the machine is compared like an engine.
+        RuntimeKind::Process if stores.shared() => aito_embedded::process::engine_id(),
+        RuntimeKind::Process => {
+            return Err(
+                "this installation runs its agents as local processes, held by the lock on its data \
+                        directory; it has no engine to accept"
+                    .into(),
+            );
+        }
+    };
     let stands = store.set_engine(&record.engine_id, &engine).await.map_err(|why| chain(&why))?;
     match stands {
         Some(stands) if stands.engine_id == engine => Ok(format!(

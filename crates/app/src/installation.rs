@@ -26,8 +26,15 @@ pub(crate) struct Proposal {
     pub(crate) store: StoreKind,
     /// `None`: chosen by the installation's id.
     pub(crate) socket_dir: Option<PathBuf>,
-    /// The key that this server was given; `None`: a new installation gets a fresh one.
-    pub(crate) key: Option<InstallationKey>,
+    /// What this server was given to join; `None`: a new installation gets a fresh key.
+    pub(crate) given: Option<Given>,
+}
+
+/// What `key_file` holds.
+pub(crate) struct Given {
+    key: InstallationKey,
+    /// Where the server that it was taken from has its sockets, if that is on this machine.
+    socket_dir: Option<PathBuf>,
 }
 
 /// Refuses to go on when there was a store and it is gone; to be asked before the store is opened, which would
@@ -75,7 +82,7 @@ pub(crate) fn check_store_kind(data: &DataDir, now: StoreKind) -> Result<(), Str
 }
 
 /// Reads an installation's key from a file: 64 hexadecimal digits, or the installation.json of another server.
-pub(crate) fn read_key(path: &Path) -> Result<InstallationKey, String> {
+pub(crate) fn read_key(path: &Path) -> Result<Given, String> {
     use std::os::unix::fs::PermissionsExt as _;
     let wrong = |what: &str| format!("key_file: {}: {what}", path.display());
     let found = std::fs::metadata(path).map_err(|why| wrong(&why.to_string()))?;
@@ -85,13 +92,14 @@ pub(crate) fn read_key(path: &Path) -> Result<InstallationKey, String> {
     let text = std::fs::read_to_string(path).map_err(|why| wrong(&why.to_string()))?;
     let text = text.trim();
     if let Ok(file) = serde_json::from_str::<InstallationFile>(text) {
-        return Ok(file.key);
+        let socket_dir = Some(file.socket_dir).filter(|dir| dir.is_dir());
+        return Ok(Given { key: file.key, socket_dir });
     }
     let pairs = text.as_bytes().chunks(2);
     let digits = |pair: &[u8]| u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok();
     let bytes: Option<Vec<u8>> = pairs.map(digits).collect();
     let key = bytes.filter(|_| text.len() == 64).and_then(|bytes| <[u8; 32]>::try_from(bytes).ok());
-    key.map(InstallationKey::new).ok_or_else(|| {
+    key.map(|key| Given { key: InstallationKey::new(key), socket_dir: None }).ok_or_else(|| {
         wrong("must hold 64 hexadecimal digits, or be the installation.json of another server")
     })
 }
@@ -104,12 +112,14 @@ pub(crate) async fn settle(
     ids: &dyn IdSource,
     proposal: Proposal,
 ) -> Result<InstallationFile, String> {
-    let Proposal { runtime, engine_id, store: kind, socket_dir, key } = proposal;
+    let Proposal { runtime, engine_id, store: kind, socket_dir, given } = proposal;
+    let (key, beside) = given.map_or((None, None), |given| (Some(given.key), given.socket_dir));
     let path = data.installation_file();
     let file = data.read_installation().map_err(|why| why.to_string())?;
     let record = store.load().await.map_err(|why| format!("the store cannot be read: {}", chain(&why)))?;
     let mut file = match (file, record) {
-        (None, Some(record)) => join(&record, kind, key, socket_dir.as_deref(), &path)?,
+        // Agents of one machine look for all its servers in one place.
+        (None, Some(record)) => join(&record, kind, key, socket_dir.as_deref().or(beside.as_deref()), &path)?,
         (Some(file), Some(record)) => {
             check(&file, &record, &path)?;
             if key.is_some_and(|key| key != file.key) {

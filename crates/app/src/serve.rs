@@ -146,7 +146,7 @@ async fn open(config: &Config, data: &DataDir) -> Result<Opened, String> {
 
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::new());
     let ids: Arc<dyn IdSource> = Arc::new(SystemIds);
-    let key = config.key_file.as_deref().map(installation::read_key).transpose()?;
+    let given = config.key_file.as_deref().map(installation::read_key).transpose()?;
     let (bus, bus_place) = stores::bus(config.redis.as_ref())?;
     let stores = match &config.database_url {
         None => {
@@ -165,7 +165,7 @@ async fn open(config: &Config, data: &DataDir) -> Result<Opened, String> {
         engine_id: engine_id.clone(),
         store: stores.kind,
         socket_dir: config.socket_dir.clone(),
-        key,
+        given,
     };
     let installation = installation::settle(data, &*stores.installation, &*ids, proposal).await?;
     profiles::install(&data.profiles())?;

@@ -14,6 +14,7 @@ use std::{
 };
 
 use aito_domain::id::InstallationId;
+use tracing::warn;
 
 /// The name of a server's socket: always the same for one data directory. An installation's only server has the plain
 /// one.
@@ -50,10 +51,15 @@ pub(crate) fn bind(dir: &Path, name: &str) -> Result<UnixListener, String> {
         ));
     }
     match fs::DirBuilder::new().mode(0o755).create(dir) {
+        // Whatever the process's own mask takes away: agents of other users look for sockets here.
+        Ok(()) => fs::set_permissions(dir, fs::Permissions::from_mode(0o755)).map_err(failed)?,
         Err(why) if why.kind() != std::io::ErrorKind::AlreadyExists => return Err(failed(why)),
-        _ => {}
+        Err(_) => {}
     }
     let found = fs::symlink_metadata(dir).map_err(failed)?;
+    if found.mode() & 0o005 != 0o005 {
+        warn!(dir = %dir.display(), "the socket directory is closed to other users: agents in containers of another user cannot reach this server");
+    }
     if !found.is_dir() || found.uid() != rustix::process::geteuid().as_raw() {
         return Err(format!("the socket directory {} is not a directory of this user", dir.display()));
     }
@@ -91,6 +97,18 @@ fn sweep(dir: &Path, own: &Path) {
 #[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_directory_that_is_made_here_is_open_whatever_the_mask_of_the_process() {
+        let above = tempfile::tempdir().unwrap();
+        let dir = above.path().join("sockets");
+        let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
+        let bound = bind(&dir, "server.sock");
+        rustix::process::umask(before);
+        bound.unwrap();
+        assert_eq!(fs::metadata(&dir).unwrap().mode() & 0o777, 0o755);
+        assert_eq!(fs::metadata(dir.join("server.sock")).unwrap().mode() & 0o777, 0o666);
+    }
 
     #[test]
     fn each_server_has_a_socket_of_its_own_and_leftovers_go() {

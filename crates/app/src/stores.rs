@@ -61,9 +61,9 @@ impl Stores {
     /// PostgreSQL at a URL; waits until it is there.
     pub(crate) async fn postgres(url: &str, clock: Arc<dyn Clock>) -> Result<Self, String> {
         let mut pause = PAUSES.0;
-        let store = loop {
+        loop {
             match PgStore::open(aito_postgres::Options::new(url, clock.clone())).await {
-                Ok(store) => break store,
+                Ok(store) => return Ok(Self::of_postgres(store, url)),
                 Err(why @ aito_postgres::OpenError::Unreachable { .. }) => {
                     warn!(why = chain(&why), database = masked(url), "waiting for the database");
                     clock.sleep(pause).await;
@@ -71,8 +71,18 @@ impl Stores {
                 }
                 Err(why) => return Err(chain(&why)),
             }
-        };
-        Ok(Self {
+        }
+    }
+
+    /// PostgreSQL at a URL, if it is there now.
+    pub(crate) async fn postgres_now(url: &str, clock: Arc<dyn Clock>) -> Result<Self, String> {
+        let store =
+            PgStore::open(aito_postgres::Options::new(url, clock)).await.map_err(|why| chain(&why))?;
+        Ok(Self::of_postgres(store, url))
+    }
+
+    fn of_postgres(store: Arc<PgStore>, url: &str) -> Self {
+        Self {
             kind: StoreKind::Postgres,
             ledger: store.clone(),
             agents: store.clone(),
@@ -81,7 +91,7 @@ impl Stores {
             installation: store.clone(),
             log: Box::new(move |epoch| store.log(epoch)),
             place: format!("{} (PostgreSQL)", masked(url)),
-        })
+        }
     }
 
     /// The event log of an epoch.

@@ -31,8 +31,9 @@ use crate::{
 
 /// The longest that a heartbeat stays in memory only.
 pub const FLUSH_EVERY: Duration = Duration::from_secs(2);
-/// The longest that a heartbeat takes from one server to another: one stores it, the other reads it.
-pub const RELAYED: Duration = FLUSH_EVERY.saturating_mul(2);
+/// The longest that a heartbeat usually takes from one server to another: one stores it, the other reads it, and the
+/// store takes its time for both.
+pub const RELAYED: Duration = FLUSH_EVERY.saturating_mul(2).saturating_add(Duration::from_secs(1));
 
 /// A heartbeat as an agent sends it, not yet checked.
 #[derive(Debug, Clone, Default)]

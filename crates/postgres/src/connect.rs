@@ -2,8 +2,8 @@
 //!
 //! Invariants: a connection that leaves this machine is encrypted, and the server's certificate and name are
 //! verified, unless the URL says `sslmode=disable`; a mode that would silently do with less is refused. Every
-//! connection has the settings of this module, given as it is opened; nothing is set on one later. The password
-//! is in no text that is shown.
+//! connection has the settings of this module, given as it is opened; nothing is set on one later. None goes to a
+//! server that takes no changes: what a standby shows may be old. The password is in no text that is shown.
 
 use std::{net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
 
@@ -15,7 +15,7 @@ use rustls::{
 };
 use tokio_postgres::{
     Config, NoTls,
-    config::{Host, SslMode},
+    config::{Host, SslMode, TargetSessionAttrs},
     error::SqlState,
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -26,6 +26,9 @@ use super::{OpenError, Options};
 /// come, [`KEEPALIVE_INTERVAL`] apart, end it.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(15);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Within how many milliseconds the server notices that a caller has gone away in the middle of a statement.
+const GONE_AFTER: u32 = 1000;
 
 /// What a connection is for, which decides its time limits on the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,8 +43,9 @@ pub(super) enum Role {
     Signal,
 }
 
-/// Longest wait for a lock while migrating: another server may be migrating just now.
-const MIGRATION_LOCK_WAIT: Duration = Duration::from_secs(60);
+/// Longest wait for the lock of migrations: another server may be migrating just now. Who holds it and stands still for
+/// as long loses it.
+pub(super) const MIGRATION_LOCK_WAIT: Duration = Duration::from_secs(60);
 
 /// Why no connection could be opened.
 #[derive(Debug, thiserror::Error)]
@@ -85,8 +89,13 @@ impl Connector {
             Security::Verified { roots } => Some(MakeRustlsConnect::new(client_config(roots)?)),
         };
         config.ssl_mode(if tls.is_some() { SslMode::Require } else { SslMode::Disable });
-        config.application_name("aito");
-        config.connect_timeout(options.connect_timeout);
+        if config.get_application_name().is_none() {
+            config.application_name("aito");
+        }
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        // Servers are tried one after the other: one that is silent leaves time for the next.
+        let places = config.get_hosts().len().max(config.get_hostaddrs().len()).max(1);
+        config.connect_timeout(options.connect_timeout / u32::try_from(places).unwrap_or(1));
         config.keepalives_idle(KEEPALIVE_IDLE);
         config.keepalives_interval(KEEPALIVE_INTERVAL);
         config.keepalives_retries(3);
@@ -143,15 +152,14 @@ impl Connector {
         let none = Duration::ZERO;
         let (statement, idle, lock) = match role {
             Role::Call => (self.statement_timeout, self.idle_in_transaction_timeout, none),
-            Role::Migrate => (none, none, MIGRATION_LOCK_WAIT),
-            Role::Number => {
-                (self.statement_timeout, self.idle_in_transaction_timeout, self.numbering_timeout)
-            }
+            Role::Migrate => (none, MIGRATION_LOCK_WAIT, MIGRATION_LOCK_WAIT),
+            // Whoever stands still with the lock must lose it before others give up waiting.
+            Role::Number => (self.statement_timeout, self.numbering_timeout / 2, self.numbering_timeout),
             Role::Signal => (self.statement_timeout, self.idle_in_transaction_timeout, none),
         };
         let mut settings = format!(
-            "{} -c default_transaction_isolation=read\\ committed -c jit=off -c statement_timeout={} \
-             -c idle_in_transaction_session_timeout={} -c lock_timeout={}",
+            "{} -c default_transaction_isolation=read\\ committed -c jit=off \
+             -c client_connection_check_interval={GONE_AFTER} -c statement_timeout={} -c idle_in_transaction_session_timeout={} -c lock_timeout={}",
             self.options,
             statement.as_millis(),
             idle.as_millis(),
@@ -169,6 +177,9 @@ fn sort(error: tokio_postgres::Error) -> ConnectError {
     let passing = [
         SqlState::CANNOT_CONNECT_NOW,
         SqlState::TOO_MANY_CONNECTIONS,
+        SqlState::INSUFFICIENT_RESOURCES,
+        SqlState::OUT_OF_MEMORY,
+        SqlState::DISK_FULL,
         SqlState::ADMIN_SHUTDOWN,
         SqlState::CRASH_SHUTDOWN,
     ];
@@ -226,6 +237,15 @@ fn split(url: &str) -> Result<(String, Asked), OpenError> {
         let again = match name {
             "sslmode" => asked.mode.replace(decoded(value)?).is_some(),
             "sslrootcert" => asked.root_cert.replace(PathBuf::from(decoded(value)?)).is_some(),
+            "connect_timeout"
+            | "keepalives"
+            | "keepalives_idle"
+            | "keepalives_interval"
+            | "keepalives_retries"
+            | "tcp_user_timeout"
+            | "target_session_attrs" => {
+                return Err(OpenError::BadUrl(format!("{name} is set by aito itself: leave it out")));
+            }
             _ => {
                 kept.push(pair);
                 false
@@ -334,7 +354,7 @@ mod tests {
             "postgres://u@localhost/d?hostaddr=192.0.2.1",
             "postgres://u@localhost/d?sslmode=require",
             "postgres://u@db.example/d?sslmode=verify-ca",
-            "postgres://u@db.example/d?connect_timeout=3&sslmode=verify-full",
+            "postgres://u@db.example/d?application_name=x&sslmode=verify-full",
         ] {
             assert_eq!(security(verified).unwrap(), Security::Verified { roots: None }, "{verified}");
         }
@@ -354,6 +374,8 @@ mod tests {
             ("mysql://u@db/d", "must begin with postgres://"),
             ("host=db user=u", "must begin with postgres://"),
             ("postgres://u@localhost/d?colour=red", "unknown option"),
+            ("postgres://u@localhost/d?connect_timeout=3", "is set by aito itself"),
+            ("postgres://u@a,b/d?target_session_attrs=any", "is set by aito itself"),
             ("postgres:///d?user=u", "names no host"),
         ] {
             let error = connector(url).err().unwrap_or_else(|| panic!("{url} was taken")).to_string();
@@ -379,10 +401,11 @@ mod tests {
         assert_eq!(
             connector.settings(Role::Call),
             "-c statement_timeout=1 -c default_transaction_isolation=read\\ committed -c jit=off \
-             -c statement_timeout=10000 -c idle_in_transaction_session_timeout=15000 -c lock_timeout=0"
+             -c client_connection_check_interval=1000 -c statement_timeout=10000 -c idle_in_transaction_session_timeout=15000 -c lock_timeout=0"
         );
-        assert!(connector.settings(Role::Number).ends_with("-c lock_timeout=5000"));
-        assert!(connector.settings(Role::Migrate).contains("-c statement_timeout=0"));
+        let idle = "-c idle_in_transaction_session_timeout";
+        assert!(connector.settings(Role::Number).ends_with(&format!("{idle}=2500 -c lock_timeout=5000")));
+        assert!(connector.settings(Role::Migrate).contains(&format!("-c statement_timeout=0 {idle}=60000")));
         assert!(connector.settings(Role::Signal).ends_with("-c synchronous_commit=off"));
     }
 }

@@ -199,19 +199,22 @@ async fn number_all(connection: &AsyncPgConnection) -> QueryResult<u64> {
 }
 
 /// Numbers one batch. The statements are sent together and run one after the other: that which numbers takes its
-/// snapshot (READ COMMITTED) when the lock is held, and so sees all that earlier holders did.
+/// snapshot (READ COMMITTED) when the lock is held, and so sees all that earlier holders did. The end is among them, so
+/// that a server that stands still or dies holds the lock no longer than the database takes. After a failure COMMIT
+/// rolls back.
 async fn number(mut connection: &AsyncPgConnection) -> QueryResult<u64> {
-    let (mut begin, mut lock) = (connection, connection);
-    let (begun, locked, numbered) = future::join3(
+    let (mut begin, mut lock, mut end) = (connection, connection, connection);
+    let (begun, locked, numbered, ended) = future::join4(
         begin.batch_execute("BEGIN"),
         Sql::<()>::new("SELECT pg_advisory_xact_lock(?)").bind::<BigInt, _>(LOCK).execute(&mut lock),
         Sql::<()>::new(NUMBER).bind::<BigInt, _>(BATCH).execute(&mut connection),
+        end.batch_execute("COMMIT"),
     )
     .await;
     begun?;
     locked?;
     let count = numbered?;
-    connection.batch_execute("COMMIT").await?;
+    ended?;
     Ok(count as u64)
 }
 

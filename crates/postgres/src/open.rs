@@ -4,7 +4,7 @@
 //! changes; looking and migrating is one transaction under one lock, so of servers that meet a new database at the
 //! same time one does the work, and one that dies half-way has done nothing.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use aito_domain::Cause;
 use diesel::{
@@ -14,18 +14,22 @@ use diesel::{
 };
 use diesel_async::{
     AnsiTransactionManager, AsyncMigrationHarness, AsyncPgConnection, RunQueryDsl as _,
-    TransactionManager as _,
+    SimpleAsyncConnection as _, TransactionManager as _,
 };
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness as _, embed_migrations};
 
 use super::{
-    connect::{ConnectError, Connector, Role},
+    connect::{ConnectError, Connector, MIGRATION_LOCK_WAIT, Role},
     schema::schema_info,
     sql::Sql,
+    translate::{Meaning, meaning},
 };
 
 /// The schema that this binary knows. It opens every store whose `min_reader_version` is not above it.
 pub const SCHEMA_VERSION: u32 = 1;
+
+/// How long a server that answers may take to be looked at: the wait for the lock, and a little.
+const CHECKED_WITHIN: Duration = MIGRATION_LOCK_WAIT.saturating_add(Duration::from_secs(10));
 
 /// The advisory lock under which a database is migrated.
 const MIGRATION_LOCK: i64 = 0x6169_746f_0001;
@@ -73,6 +77,14 @@ pub enum OpenError {
         /// What it is instead.
         what: String,
     },
+    /// Its commits are not on the disk when they return (`synchronous_commit` is off).
+    #[error(
+        "the database {server} has synchronous_commit = off: what it acknowledges may be lost, and positions given twice"
+    )]
+    NotDurable {
+        /// Database and server, without the password.
+        server: String,
+    },
     /// A later version wrote the database and says that this one cannot read it; nothing in it was changed.
     #[error(
         "the database {server} needs a version of aito that knows schema {needs}; this one knows {knows} \
@@ -114,15 +126,20 @@ pub(super) async fn prepare(connector: &Connector) -> Result<(), OpenError> {
         Err(other) => return Err(OpenError::Unreachable { server, source: Box::new(other) }),
     };
     // Whatever ends this early closes the connection, and so rolls back.
-    let unprepared =
-        |source: DieselError| OpenError::Unprepared { server: server.clone(), source: Box::new(source) };
-    AnsiTransactionManager::begin_transaction(&mut connection).await.map_err(unprepared)?;
-    Sql::<()>::new("SELECT pg_advisory_xact_lock(?)")
-        .bind::<BigInt, _>(MIGRATION_LOCK)
-        .execute(&mut connection)
-        .await
-        .map_err(unprepared)?;
-    check_ownership(&mut connection, &server).await?;
+    let unprepared = |source| failed(&server, source);
+    let late = |late| OpenError::Unreachable { server: server.clone(), source: Box::new(late) };
+    let checking = async {
+        AnsiTransactionManager::begin_transaction(&mut connection).await.map_err(unprepared)?;
+        Sql::<()>::new("SELECT pg_advisory_xact_lock(?)")
+            .bind::<BigInt, _>(MIGRATION_LOCK)
+            .execute(&mut connection)
+            .await
+            .map_err(unprepared)?;
+        // From here on somebody else's lock is one of a reader or writer, who would wait behind this.
+        connection.batch_execute("SET LOCAL lock_timeout = '2s'").await.map_err(unprepared)?;
+        check_ownership(&mut connection, &server).await
+    };
+    tokio::time::timeout(CHECKED_WITHIN, checking).await.map_err(late)??;
     let mut harness = AsyncMigrationHarness::new(connection);
     let done = harness
         .run_pending_migrations(MIGRATIONS)
@@ -136,13 +153,27 @@ pub(super) async fn prepare(connector: &Connector) -> Result<(), OpenError> {
             .await
             .map_err(unprepared)?;
     }
-    AnsiTransactionManager::commit_transaction(&mut connection).await.map_err(unprepared)
+    let ending = AnsiTransactionManager::commit_transaction(&mut connection);
+    tokio::time::timeout(CHECKED_WITHIN, ending).await.map_err(late)?.map_err(unprepared)
+}
+
+/// A failure that passes by itself is told as that of a server that is not reached.
+fn failed(server: &str, source: DieselError) -> OpenError {
+    let (server, passes) = (server.to_owned(), matches!(meaning(&source), Meaning::Lost | Meaning::ReadOnly));
+    let source = Box::new(source);
+    if passes { OpenError::Unreachable { server, source } } else { OpenError::Unprepared { server, source } }
 }
 
 async fn check_ownership(connection: &mut AsyncPgConnection, server: &str) -> Result<(), OpenError> {
-    let unprepared =
-        |source: DieselError| OpenError::Unprepared { server: server.to_owned(), source: Box::new(source) };
+    let unprepared = |source| failed(server, source);
     let foreign = |what: String| OpenError::Foreign { server: server.to_owned(), what };
+    let durability: String = Sql::<Text>::new("SELECT current_setting('synchronous_commit')")
+        .get_result(connection)
+        .await
+        .map_err(unprepared)?;
+    if durability == "off" {
+        return Err(OpenError::NotDurable { server: server.to_owned() });
+    }
     let is_ours: bool = Sql::<Bool>::new("SELECT to_regclass('schema_info') IS NOT NULL")
         .get_result(connection)
         .await

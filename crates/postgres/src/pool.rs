@@ -1,6 +1,7 @@
 //! The connections that calls share.
 //!
-//! Invariants: never more than configured; a call waits a bounded time for one. A connection goes back only when
+//! Invariants: never more than configured, but for a moment: the server ends the statement of a call that was given up
+//! within a second or so, and its connection is not counted meanwhile; a call waits a bounded time for one. A connection goes back only when
 //! the call says that it is clean: whoever fails, runs out of time or is dropped half-way takes its connection
 //! along, and with it the transaction. A call runs where its connection is driven, so that the answers of one call
 //! wake no other thread than the last one does.
@@ -51,7 +52,8 @@ impl Pool {
         let driver = runtime.clone();
         config.custom_setup = Box::new(move |_| {
             let connector = Arc::clone(&connector);
-            let opening = driver.spawn(async move { connector.open(Role::Call).await });
+            let opening =
+                AbortOnDropHandle::new(driver.spawn(async move { connector.open(Role::Call).await }));
             async move {
                 match opening.await {
                     Ok(Ok(connection)) => Ok(connection),

@@ -1,8 +1,8 @@
 //! Tells other servers that there are new events, and hears it from them: LISTEN and NOTIFY.
 //!
 //! Invariants: signals are hints. They are sent after the positions are committed, on a connection of their own,
-//! many that come together as one, and never faster than a listener can use; a lost one costs a listener the time until its next look. After every
-//! reconnecting there is one hint, because something may have been missed.
+//! many that come together as one, and never faster than a listener can use; a lost one costs a listener the time
+//! until its next look. After every reconnecting there is one hint, because something may have been missed.
 
 use std::{sync::Arc, time::Duration};
 

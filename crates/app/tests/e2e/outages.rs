@@ -12,7 +12,7 @@ use std::{
     time::Duration,
 };
 
-use aito_api::{AgentStatus, Check, NewHistory, SystemStatus};
+use aito_api::{AgentStatus, Check, ContainerStatus, NewHistory, SystemStatus};
 use aito_client::{Client, Error, Page, ResumingEvents};
 use aito_harness::{
     Sandbox, Set, engine, image,
@@ -119,6 +119,12 @@ async fn a_server_that_sees_another_engine_does_not_supervise_until_it_is_accept
         assert!(detail.contains("another engine") && detail.contains("accept-engine"), "{detail}");
     }
     assert!(server.log().contains("does not supervise"), "{}", server.log());
+    // What this engine lists is not taken for what runs.
+    let ceo = client.agent("ceo").await.unwrap();
+    assert_eq!((ceo.container_status, ceo.stale), (ContainerStatus::Unknown, true));
+    for path in ["/agents/ceo/logs", "/agents/ceo/stats", "/containers"] {
+        refused(&get(&client, path).await, 503);
+    }
     assert_eq!(client.health_full().await.unwrap().status, SystemStatus::Degraded);
     assert_eq!(sandbox.agents().len(), 1, "the container is left alone");
     let mut accept = sandbox.command();
@@ -129,6 +135,33 @@ async fn a_server_that_sees_another_engine_does_not_supervise_until_it_is_accept
     wait::until("the server to supervise again", SOON, async || client.restart("ceo").await.ok()).await;
     until_status(&client, "ceo", AgentStatus::Active).await;
     assert_eq!(sandbox.agents().len(), 1);
+}
+
+/// Where other servers could come, the machine is compared like an engine; a reinstalled one can be accepted like one.
+#[tokio::test(flavor = "multi_thread")]
+async fn local_processes_on_postgres_follow_a_machine_that_was_accepted() {
+    let sandbox = sandbox(Set::Servers);
+    let serve = || {
+        let mut serve = sandbox.serve();
+        serve.args(["--runtime", "process"]);
+        serve
+    };
+    assert!(sandbox.start_as(serve()).await.stop().await.success());
+    sandbox.sql("UPDATE installation SET engine_id = 'process:another machine'");
+    let server = sandbox.start_as(serve()).await;
+    let client = server.client();
+    let answer = post(&client, "/agents/ceo/start", "").await;
+    refused(&answer, 503);
+    let detail = answer.json().unwrap()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("another machine") && detail.contains("accept-engine"), "{detail}");
+    let mut accept = sandbox.command();
+    accept.args(["installation", "accept-engine", "--config"]).arg(sandbox.config_file());
+    accept.arg("--data-dir").arg(sandbox.data_dir());
+    let (status, said, why) = sandbox.run(accept);
+    assert!(status.success() && said.contains("another machine"), "{said}{why}");
+    wait::until("the server to supervise", SOON, async || client.start("ceo").await.ok()).await;
+    until_status(&client, "ceo", AgentStatus::Active).await;
+    client.stop("ceo").await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

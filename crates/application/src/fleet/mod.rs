@@ -87,8 +87,7 @@ pub struct FleetParts {
 pub struct FleetService {
     parts: FleetParts,
     supervision: supervision::Supervision,
-    /// When this process began to listen to agents: silence is counted from here at the earliest.
-    began: Timestamp,
+    listening: Mutex<reconcile::Listening>,
     observed: Mutex<view::Observed>,
     locks: Mutex<HashMap<AgentId, Arc<tokio::sync::Mutex<()>>>>,
     readings: Mutex<HashMap<ContainerKey, Stats>>,
@@ -111,11 +110,11 @@ pub struct Usage {
 impl FleetService {
     /// A fleet of nobody yet; [`Self::register_configured`] makes the agents, [`Self::run`] keeps them.
     pub fn new(parts: FleetParts) -> Self {
-        let began = parts.writer.clock().now();
+        let now = parts.writer.clock().now();
         Self {
             supervision: supervision::Supervision::new(parts.supervises.clone()),
             parts,
-            began,
+            listening: Mutex::new(reconcile::Listening::new(now)),
             observed: Mutex::default(),
             locks: Mutex::default(),
             readings: Mutex::default(),
@@ -303,6 +302,7 @@ impl FleetService {
         previous: bool,
     ) -> Result<BoxStream<'static, LogLine>, Error> {
         let agent = self.agent(agent_type).await?;
+        self.supervision.known_refusal()?;
         let none = |which| Error::NotFound(format!("agent \"{agent_type}\" has no {which}container"));
         let key = if previous {
             let listed = self.parts.runtime.list().await;
@@ -325,6 +325,7 @@ impl FleetService {
     /// [`Error::NotFound`]; [`Error::Unavailable`].
     pub async fn usage(&self, agent_type: &AgentType) -> Result<Option<Usage>, Error> {
         let key = ContainerKey::of(&self.agent(agent_type).await?);
+        self.supervision.known_refusal()?;
         let stats = match self.parts.runtime.stats(&key).await {
             Ok(stats) => stats,
             Err(RuntimeError::NotFound) => None,
@@ -351,6 +352,11 @@ impl FleetService {
     /// Says that something may have changed: the loop looks now.
     pub fn look(&self) {
         self.look.notify_one();
+    }
+
+    fn listening(&self) -> std::sync::MutexGuard<'_, reconcile::Listening> {
+        // Every state of it is a good one.
+        self.listening.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     async fn secrets_of(&self, spec: &AgentSpec) -> Result<Vec<(String, String)>, String> {

@@ -33,6 +33,32 @@ const ROUNDS: usize = 12;
 /// How often a caller's wish is looked at anew when the agent was changed between the look and the deed.
 const SETTLE_TRIES: usize = 5;
 
+/// Since when agents could be heard without a break. A heartbeat is taken only where the agent's state can be read, so
+/// while the store is away nobody is heard, by any server.
+pub(super) struct Listening {
+    since: Timestamp,
+    is_deaf: bool,
+}
+
+impl Listening {
+    pub(super) fn new(now: Timestamp) -> Self {
+        Self { since: now, is_deaf: false }
+    }
+
+    /// The store answered, or did not.
+    fn noted(&mut self, answered: bool, now: Timestamp) {
+        if answered && self.is_deaf {
+            self.since = now;
+        }
+        self.is_deaf = !answered;
+    }
+
+    /// Silence is counted from here at the earliest.
+    fn since(&self, now: Timestamp) -> Timestamp {
+        if self.is_deaf { now } else { self.since }
+    }
+}
+
 /// Agents whose last step failed: each is left alone for a while, so that something that fails quickly is not
 /// tried without end. The pause doubles up to [`LOOK_ANYWAY`].
 #[derive(Default)]
@@ -123,10 +149,6 @@ impl FleetService {
                 warn!(container = %container.key.name(self.parts.installation), "belongs to no known agent; left alone");
             }
         }
-        if let Err(error) = self.supervision.check(&*self.parts.runtime).await {
-            debug!(%error, "nothing is done on this engine");
-            return None;
-        }
         let containers: Arc<[Container]> = containers.into();
         let mut again: Option<Timestamp> = None;
         let mut look_at = |at: Timestamp| again = Some(again.map_or(at, |other| other.min(at)));
@@ -166,15 +188,21 @@ impl FleetService {
     }
 
     async fn look_at_all(&self) -> Result<(Vec<Agent>, Vec<Container>), Error> {
-        let agents = self.parts.agents.list().await?;
-        let containers = self.list().await?;
-        Ok((agents, containers))
+        let agents = self.parts.agents.list().await;
+        self.listening().noted(agents.is_ok(), self.parts.writer.clock().now());
+        Ok((agents?, self.list().await?))
     }
 
+    /// What runs, if this is the engine to ask.
     async fn list(&self) -> Result<Vec<Container>, Error> {
         let look = self.begin_look();
         match self.parts.runtime.list().await {
             Ok(containers) => {
+                if let Err(refused) = self.supervision.check(&*self.parts.runtime).await {
+                    // What another engine lists says nothing of our agents.
+                    self.saw_nothing();
+                    return Err(refused);
+                }
                 if self.is_stale() {
                     info!("the container runtime answers again");
                 }
@@ -192,7 +220,8 @@ impl FleetService {
     }
 
     pub(super) fn plan_for(&self, agent: &Agent, containers: &[Container], now: Timestamp) -> AgentPlan {
-        let heard = self.parts.heartbeats.last_at(agent).unwrap_or(self.began).max(self.began);
+        let since = self.listening().since(now);
+        let heard = self.parts.heartbeats.last_at(agent).unwrap_or(since).max(since);
         let seen = Seen { agent, containers, last_heartbeat: Some(heard) };
         plan(&seen, self.silence_bound(&agent.agent_type), now)
     }
@@ -211,7 +240,6 @@ impl FleetService {
         for _ in 0..SETTLE_TRIES {
             let agent = self.reread(id).await?;
             let containers = self.list().await?;
-            self.supervision.check(&*self.parts.runtime).await?;
             if let Some(agent) = self.settle_from(agent, containers).await? {
                 return Ok(agent);
             }

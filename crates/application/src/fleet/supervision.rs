@@ -24,8 +24,15 @@ pub enum Supervises {
 /// What is known of the engine.
 pub(super) struct Supervision {
     on: Supervises,
+    known: Mutex<Known>,
+}
+
+#[derive(Default)]
+struct Known {
     /// `None`: it has to be asked.
-    known: Mutex<Option<Result<(), String>>>,
+    verdict: Option<Result<(), String>>,
+    /// How often it was forgotten: what was asked before that may be of another engine.
+    forgotten: u64,
 }
 
 impl Supervision {
@@ -35,12 +42,25 @@ impl Supervision {
 
     /// The engine was away, or its hints ended.
     pub(super) fn forget(&self) {
-        *self.known() = None;
+        let mut known = self.known();
+        known.verdict = None;
+        known.forgotten += 1;
     }
 
     /// Whether the engine is known to be another one.
     pub(super) fn is_refused(&self) -> bool {
-        matches!(&*self.known(), Some(Err(_)))
+        matches!(self.known().verdict, Some(Err(_)))
+    }
+
+    /// Refuses where the engine is known to be another one; asks nobody.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] with the reason.
+    pub(super) fn known_refusal(&self) -> Result<(), Error> {
+        match &self.known().verdict {
+            Some(Err(why)) => Err(refused(why)),
+            _ => Ok(()),
+        }
     }
 
     /// Refuses unless the engine is the installation's.
@@ -49,9 +69,13 @@ impl Supervision {
     /// [`Error::Unavailable`] with the reason; nothing was done.
     pub(super) async fn check(&self, runtime: &dyn ContainerRuntime) -> Result<(), Error> {
         let Supervises::TheEngineOf(store) = &self.on else { return Ok(()) };
-        if matches!(&*self.known(), Some(Ok(()))) {
-            return Ok(());
-        }
+        let forgotten = {
+            let known = self.known();
+            if known.verdict == Some(Ok(())) {
+                return Ok(());
+            }
+            known.forgotten
+        };
         let engine =
             runtime.engine_id().await.map_err(|error| super::runtime_away(error, "nothing was done"))?;
         // What was refused may have been accepted meanwhile: the record is read every time.
@@ -70,7 +94,13 @@ impl Supervision {
                 record.engine_id
             ))
         };
-        let before = self.known().replace(verdict.clone());
+        let before = {
+            let mut known = self.known();
+            if known.forgotten != forgotten {
+                return Err(Error::unavailable("the engine was away just now; nothing was done", None));
+            }
+            known.verdict.replace(verdict.clone())
+        };
         match (&verdict, before) {
             (Ok(()), _) => info!(engine, "the engine is this installation's"),
             (Err(why), before) if before.as_ref() != Some(&verdict) => {
@@ -78,16 +108,15 @@ impl Supervision {
             }
             (Err(_), _) => {}
         }
-        verdict.map_err(|why| {
-            Error::unavailable(
-                format!("this server does not supervise agents: {why}; nothing was done"),
-                None,
-            )
-        })
+        verdict.map_err(|why| refused(&why))
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, Option<Result<(), String>>> {
+    fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         // Every state of it is a good one.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn refused(why: &str) -> Error {
+    Error::unavailable(format!("this server does not supervise agents: {why}; nothing was done"), None)
 }

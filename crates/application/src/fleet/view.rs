@@ -105,6 +105,7 @@ impl FleetService {
     /// [`Error::Unavailable`].
     pub async fn containers(&self) -> Result<Vec<ContainerView>, Error> {
         let runtime = &self.parts.runtime;
+        self.supervision.known_refusal()?;
         let away = |error| super::runtime_away(error, "its containers cannot be listed");
         let (agents, listed, foreign) =
             tokio::join!(self.parts.agents.list(), runtime.list(), runtime.foreign());

@@ -301,7 +301,9 @@ async fn a_server_that_does_not_supervise_says_so_and_touches_nothing() {
     house.until_looked(&server).await;
     assert_eq!(house.events().await.len(), before, "it looks and does not act");
     let view = server.fleet.view(&ty("ceo")).await.unwrap();
-    assert_eq!(view.container, ContainerStatus::Exited);
+    assert_eq!((view.container, view.stale), (ContainerStatus::Unknown, true), "it is not the engine to ask");
+    unavailable(server.fleet.usage(&ty("ceo")).await.map(|_| String::new()));
+    unavailable(server.fleet.containers().await.map(|_| String::new()));
     // Accepted, without a restart of the server: the loop goes on where it could not.
     house.store.set_engine("another engine", "fake:1").await.unwrap();
     server.fleet.look();

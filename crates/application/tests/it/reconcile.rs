@@ -3,7 +3,7 @@
 use std::{
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -182,6 +182,70 @@ async fn a_new_server_counts_silence_from_its_own_beginning() {
         (told == (3, 3)).then_some(())
     })
     .await;
+}
+
+/// Heartbeats are refused while the agent's state cannot be read: that is nobody's silence.
+#[tokio::test]
+async fn nobody_is_silent_while_the_store_is_away() {
+    let house = House::new();
+    let store = Arc::new(Away { inner: house.store.clone(), is_away: AtomicBool::new(false) });
+    let parts = Parts {
+        ledger: house.store.clone(),
+        heartbeats: house.store.clone(),
+        agents: store.clone(),
+        supervises: Supervises::Here,
+    };
+    let mut server = house.server_on([spec_of("ceo")], parts).await;
+    server.fleet.start(&ty("ceo"), &operator()).await.unwrap();
+    house.beat(&server).await;
+    server.run();
+    house.until_looked(&server).await;
+    store.is_away.store(true, Ordering::SeqCst);
+    for _ in 0..40 {
+        house.until_asleep().await;
+        house.clock.advance(Duration::from_secs(2)).await;
+    }
+    store.is_away.store(false, Ordering::SeqCst);
+    house.until_looked(&server).await;
+    house.until_asleep().await;
+    house.clock.advance(Duration::from_secs(29)).await;
+    house.until_looked(&server).await;
+    let told = ["agent_starting", "agent_started"];
+    assert_eq!(house.told("ceo").await, told, "it could not be heard, and has time to speak now");
+    house.until_asleep().await;
+    house.clock.advance(Duration::from_secs(1)).await;
+    wait::until("the silence", SOON, async || (house.told("ceo").await.len() == 3).then_some(())).await;
+}
+
+/// An agent store that can be away.
+struct Away {
+    inner: Arc<dyn AgentStore>,
+    is_away: AtomicBool,
+}
+
+impl Away {
+    fn there(&self) -> Result<&dyn AgentStore, ReadError> {
+        if self.is_away.load(Ordering::SeqCst) {
+            Err(ReadError::Unavailable("away".into()))
+        } else {
+            Ok(&*self.inner)
+        }
+    }
+}
+
+#[async_trait]
+impl AgentStore for Away {
+    async fn list(&self) -> Result<Vec<Agent>, ReadError> {
+        self.there()?.list().await
+    }
+
+    async fn by_type(&self, agent_type: &AgentType) -> Result<Option<Agent>, ReadError> {
+        self.there()?.by_type(agent_type).await
+    }
+
+    async fn by_id(&self, id: AgentId) -> Result<Option<Agent>, ReadError> {
+        self.there()?.by_id(id).await
+    }
 }
 
 #[tokio::test]

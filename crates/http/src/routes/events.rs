@@ -29,7 +29,13 @@ type State = web::Data<AppState>;
     )
 )]
 pub(crate) async fn list(state: State, _: Operator, req: HttpRequest) -> Result<HttpResponse, ApiError> {
-    page(&state, &req, None).await
+    let mut query = Query::of(&req)?;
+    let event_type = query.parsed("type", "an event type: 1 to 64 of a-z and _", |text| {
+        let form = (1..=64).contains(&text.len())
+            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
+        form.then(|| text.to_owned())
+    });
+    page(&state, &req, query, event_type, None).await
 }
 
 /// The newest events about or from one agent.
@@ -53,17 +59,17 @@ pub(crate) async fn of_agent(
     req: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let agent = state.fleet.agent(&agent_type(&path)?).await?;
-    page(&state, &req, Some(agent.id)).await
+    page(&state, &req, Query::of(&req)?, None, Some(agent.id)).await
 }
 
-async fn page(state: &State, req: &HttpRequest, agent: Option<AgentId>) -> Result<HttpResponse, ApiError> {
-    let mut query = Query::of(req)?;
+async fn page(
+    state: &State,
+    req: &HttpRequest,
+    mut query: Query,
+    event_type: Option<String>,
+    agent: Option<AgentId>,
+) -> Result<HttpResponse, ApiError> {
     let limit = query.limit("limit", 100, 500);
-    let event_type = query.parsed("type", "an event type: 1 to 64 of a-z and _", |text| {
-        let form = (1..=64).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
-        form.then(|| text.to_owned())
-    });
     let cursor = query.parsed("cursor", "the nextCursor of an answer", |text| text.parse::<Position>().ok());
     query.done()?;
     let asking = state.clone();

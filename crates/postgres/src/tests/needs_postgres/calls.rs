@@ -94,17 +94,7 @@ async fn who_stops_waiting_takes_the_connection_and_the_transaction_along() {
     holder.batch_execute("BEGIN; SELECT * FROM agents FOR UPDATE").await.unwrap();
     let commit = bench.changing(&agent);
     for _ in 0..6 {
-        let waiting = "SELECT count(*) FROM pg_stat_activity
-             WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        let (store, late) = (Arc::clone(&bench.store), commit.clone());
-        let running = tokio::spawn(async move { store.commit(&late).await });
-        wait::until("the commit to wait for the row", SOON, async || {
-            let row = bench.outside.query_one(waiting, &[]).await.unwrap();
-            (row.get::<_, i64>(0) > 0).then_some(())
-        })
-        .await;
-        running.abort();
-        assert!(running.await.is_err());
+        give_up_half_way(&bench, &commit).await;
     }
     assert_eq!(bench.store.list().await.unwrap().len(), 1, "there are connections for others");
     // The server ends what it was left with, by itself.
@@ -117,6 +107,55 @@ async fn who_stops_waiting_takes_the_connection_and_the_transaction_along() {
     assert_eq!(bench.store.by_id(agent.id).await.unwrap(), Some(agent));
     let (size, idle, waiting) = bench.store.pool.status();
     assert!(size <= 2 && idle == size && waiting == 0, "{size}, {idle}, {waiting}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_for_which_nobody_waits_do_not_hold_the_servers_connections() {
+    let bench = Bench::with(|options| {
+        options.connections = 2;
+        // What ends here, ends before this.
+        options.statement_timeout = 4 * SOON;
+    })
+    .await;
+    let agent = bench.agent("ceo");
+    bench.store.commit(&bench.changing(&agent)).await.unwrap();
+    let agent = bench.store.by_id(agent.id).await.unwrap().unwrap();
+    let holder = connect(&bench.url).await;
+    holder.batch_execute("BEGIN; SELECT * FROM agents FOR UPDATE").await.unwrap();
+    for _ in 0..6 {
+        give_up_half_way(&bench, &bench.changing(&agent)).await;
+    }
+    wait::until("the server to notice that they are gone", SOON, async || {
+        waiting(&bench).await.is_empty().then_some(())
+    })
+    .await;
+    // Those of the pool, the one that numbers and the one that carries signals.
+    let count = bench
+        .count("pg_stat_activity WHERE datname = current_database() AND application_name = 'aito'")
+        .await;
+    assert!(count <= 2 + 2, "{count} connections");
+    holder.batch_execute("ROLLBACK").await.unwrap();
+}
+
+/// Begins a commit and stops waiting for it when it waits for a row.
+async fn give_up_half_way(bench: &Bench, commit: &Commit) {
+    let before = waiting(bench).await;
+    let (store, commit) = (Arc::clone(&bench.store), commit.clone());
+    let running = tokio::spawn(async move { store.commit(&commit).await });
+    wait::until("the commit to wait for the row", SOON, async || {
+        // Those before it, for which nobody waits any more, may end meanwhile.
+        waiting(bench).await.iter().any(|backend| !before.contains(backend)).then_some(())
+    })
+    .await;
+    running.abort();
+    assert!(running.await.is_err());
+}
+
+/// The processes of the server that wait for a lock in this database.
+async fn waiting(bench: &Bench) -> Vec<i32> {
+    let waiting = "SELECT pid FROM pg_stat_activity
+         WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    bench.outside.query(waiting, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use aito_contracts::wait;
+use aito_contracts::{clock::ManualClock, wait};
 use aito_domain::{
     id::EventId,
     ports::{
@@ -23,12 +23,13 @@ use aito_domain::{
     },
 };
 use aito_harness::servers::Postgres;
+use diesel_async::SimpleAsyncConnection as _;
 use tokio::task::JoinHandle;
 
 use crate::{
-    Options,
+    OpenError, Options, PgStore,
     tests::{
-        bench::{Bench, SOON, connect},
+        bench::{Bench, SOON, connect, fresh_database},
         proxy::{Line, Proxy},
     },
 };
@@ -175,7 +176,7 @@ async fn connections_that_are_cut_under_load_cost_no_acknowledged_commit() {
 
 /// A store behind a line that the test controls.
 async fn behind_a_proxy() -> (Bench, Proxy) {
-    let direct = crate::tests::bench::fresh_database().await;
+    let direct = fresh_database().await;
     let (place, database) = direct.rsplit_once('/').unwrap();
     let (user, server) = place.rsplit_once('@').unwrap();
     let proxy = Proxy::to(server.rsplit_once(':').unwrap().1.parse().unwrap()).await;
@@ -247,46 +248,63 @@ async fn a_slow_line_is_slow_and_nothing_worse() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_takes_no_changes_is_left_for_the_one_that_does() {
-    let bench = Bench::with(|options| options.connections = 4).await;
+    let bench = Bench::with(|options| options.connections = 1).await;
     bench.store.commit(&bench.telling()).await.unwrap();
     assert_eq!(bench.logged().await.len(), 1);
-    let database = bench.database().to_owned();
-    let setting = |value: &str| format!("ALTER DATABASE {database} {value}");
-    bench.run(&[&setting("SET default_transaction_read_only = on")]).await;
-    bench.cut().await;
-    wait::until("reads", SOON, async || bench.store.list().await.ok()).await;
-    let reads: Vec<_> = (0..4)
-        .map(|_| {
-            let store = Arc::clone(&bench.store);
-            tokio::spawn(async move { store.list().await.map(drop) })
-        })
-        .collect();
-    for read in reads {
-        read.await.unwrap().unwrap();
-    }
-    assert_eq!(bench.logged().await.len(), 1, "reading goes on");
 
+    // The server at the other end of a connection that is open has become a standby.
+    let mut lease = bench.store.pool.lease().await.unwrap();
+    lease.batch_execute("SET default_transaction_read_only = on").await.unwrap();
+    lease.give_back();
     let commit = bench.telling();
     let answer = bench.store.commit(&commit).await;
     assert!(matches!(answer, Err(CommitError::Unavailable(_))), "{answer:?}");
     assert_eq!(bench.store.pool.status().1, 0, "no connection to it is kept");
+    bench.store.commit(&commit).await.unwrap();
+
+    // There is no other server: nothing is read from this one, whose answers may be old.
+    let database = bench.database().to_owned();
+    let setting = |value: &str| format!("ALTER DATABASE {database} {value}");
+    bench.run(&[&setting("SET default_transaction_read_only = on")]).await;
+    bench.cut().await;
+    let refused = async || {
+        let read = bench.store.list().await;
+        matches!(read, Err(ReadError::Unavailable(_))).then_some(())
+    };
+    wait::until("reads to be refused", SOON, refused).await;
+    let commit = bench.telling();
+    assert!(matches!(bench.store.commit(&commit).await, Err(CommitError::Unavailable(_))));
     assert!(bench.store.settle(commit.id).await.is_err());
     assert!(bench.store.set_engine("", "x").await.is_err());
-    // What somebody wrote just before cannot be numbered: whoever reads is told so, and soon.
-    bench
-        .run(&["BEGIN; SET TRANSACTION READ WRITE;
-             WITH written AS (
-                 INSERT INTO events (id, event_type, actor, body, created_at)
-                 VALUES (gen_random_uuid(), 'late', 'system', '1', now()) RETURNING seq
-             )
-             INSERT INTO event_pending SELECT seq FROM written;
-             COMMIT"])
-        .await;
     let answer = in_time(bench.log().after(0, 10)).await;
     assert!(matches!(answer, Err(ReadError::Unavailable(_))), "{answer:?}");
+    let opened = PgStore::open(Options::new(bench.url.clone(), bench.clock.clone())).await;
+    assert!(matches!(opened.err(), Some(OpenError::Unreachable { .. })), "a start waits for it");
 
     bench.run(&[&setting("RESET default_transaction_read_only")]).await;
-    // A connection of before may have been opened while reading; the first refusal clears them all.
     wait::until("changes to be taken", SOON, async || bench.store.commit(&commit).await.ok()).await;
     assert_eq!(wait::until("the log", SOON, async || bench.log().after(0, 10).await.ok()).await.len(), 3);
+}
+
+/// The second server of the URL is found though the first one is gone without a word.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_silent_first_server_leaves_time_for_the_second() {
+    let url = fresh_database().await;
+    // Nobody accepts here, and what waits in its queue is full.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let place = silent.local_addr().unwrap();
+    socket2::SockRef::from(&silent).listen(0).unwrap();
+    let queued = |_| {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.set_nonblocking(true).unwrap();
+        // It is under way for ever.
+        let _ = socket.connect(&place.into());
+        socket
+    };
+    let _queue: Vec<_> = (0..4).map(queued).collect();
+    let (user, rest) = url.split_once('@').unwrap();
+    let clock = Arc::new(ManualClock::new());
+    let opening = PgStore::open(Options::new(format!("{user}@{place},{rest}"), clock));
+    let store = in_time(opening).await.unwrap();
+    assert_eq!(in_time(store.list()).await.unwrap(), []);
 }

@@ -48,6 +48,18 @@ async fn a_database_of_something_else_is_refused_and_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_may_lose_what_it_acknowledged_is_refused() {
+    let url = fresh_database().await;
+    let outside = connect(&url).await;
+    let database = url.rsplit_once('/').unwrap().1;
+    outside.batch_execute(&format!("ALTER DATABASE {database} SET synchronous_commit = off")).await.unwrap();
+    let error = open(&url).await.err().unwrap();
+    assert!(matches!(error, OpenError::NotDurable { .. }), "{error:?}");
+    let schema = outside.query_one("SELECT to_regclass('schema_info') IS NULL", &[]).await.unwrap();
+    assert!(schema.get::<_, bool>(0), "nothing was made");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_needs_a_later_binary_is_refused_with_both_versions() {
     let bench = Bench::new().await;
     bench.run(&["UPDATE schema_info SET min_reader_version = 7, written_by = '9.8.7'"]).await;
