@@ -141,6 +141,8 @@ async fn a_server_that_sees_another_engine_does_not_supervise_until_it_is_accept
 #[tokio::test(flavor = "multi_thread")]
 async fn local_processes_on_postgres_follow_a_machine_that_was_accepted() {
     let sandbox = sandbox(Set::Servers);
+    // Local processes have no mounts.
+    std::fs::write(sandbox.config_file(), "").unwrap();
     let serve = || {
         let mut serve = sandbox.serve();
         serve.args(["--runtime", "process"]);
