@@ -137,6 +137,63 @@ async fn a_server_that_sees_another_engine_does_not_supervise_until_it_is_accept
     assert_eq!(sandbox.agents().len(), 1);
 }
 
+/// What the predecessor deleted because its name was similar, and what compose started for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn foreign_containers_are_shown_and_left_alone() {
+    let sandbox = sandbox(Set::Servers);
+    let socket = sandbox.places().engine.clone();
+    let server = sandbox.start().await;
+    let client = server.client();
+    let ours = client.start("ceo").await.unwrap().container_id;
+    let image =
+        engine::call(&socket, "GET", &format!("/containers/{ours}/json"), None).json()["Image"].clone();
+    let mark = sandbox.installation().unwrap();
+    let similar = format!("{ours}-old");
+    let composed = format!("aito-cto-{}-1", &mark[24..]);
+    let labels = serde_json::json!({
+        "com.docker.compose.project": "old-fleet", "com.docker.compose.service": "cto-agent", "of-test": mark,
+    });
+    for (name, labels) in [(&similar, serde_json::json!({ "of-test": mark })), (&composed, labels)] {
+        let body = serde_json::json!({ "Image": image, "Labels": labels });
+        let made = engine::call(&socket, "POST", &format!("/containers/create?name={name}"), Some(&body));
+        assert_eq!(made.status, 201, "{}", String::from_utf8_lossy(&made.body));
+    }
+    let listed = client.containers().await.unwrap().containers;
+    let named =
+        |name: &str| listed.iter().find(|c| c.container_id == name).unwrap_or_else(|| panic!("{name}"));
+    assert!(!named(&ours).foreign && named(&ours).present);
+    for name in [&similar, &composed] {
+        assert!(named(name).foreign && !named(name).present && named(name).incarnation.is_none(), "{name}");
+    }
+    assert!(named(&composed).whose.as_deref().is_some_and(|whose| whose.contains("old-fleet")));
+    for _ in 0..2 {
+        client.restart("ceo").await.unwrap();
+    }
+    client.stop("ceo").await.unwrap();
+    client.start("cto").await.unwrap();
+    client.stop("cto").await.unwrap();
+    assert!(server.stop().await.success());
+    assert_eq!(engine::all_containers(&socket, &format!("of-test={mark}")).len(), 2, "nobody touched them");
+    engine::sweep(&socket, &format!("of-test={mark}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_does_not_exist_is_refused_by_name_and_nothing_changes() {
+    let sandbox = sandbox(Set::Servers);
+    sandbox.configure("[agents.cto]\nimage = \"no-such-image:7\"\n");
+    let server = sandbox.start().await;
+    let client = server.client();
+    let before = client.events(&aito_client::EventQuery::default()).await.unwrap().events.len();
+    let answer = post(&client, "/agents/cto/start", "").await;
+    refused(&answer, 422);
+    let detail = answer.json().unwrap()["detail"].as_str().unwrap().to_owned();
+    assert!(detail.contains("no-such-image:7"), "{detail}");
+    assert_eq!(client.agent("cto").await.unwrap().status, AgentStatus::Inactive);
+    let after = client.events(&aito_client::EventQuery::default()).await.unwrap().events.len();
+    assert_eq!((after, sandbox.agents()), (before, Vec::new()));
+    client.start("ceo").await.unwrap();
+}
+
 /// Where other servers could come, the machine is compared like an engine; a reinstalled one can be accepted like one.
 #[tokio::test(flavor = "multi_thread")]
 async fn local_processes_on_postgres_follow_a_machine_that_was_accepted() {
