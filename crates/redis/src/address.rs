@@ -11,7 +11,8 @@ use redis::{
 
 /// The forms of a URL, for messages.
 pub(crate) const ALLOWED: &str = "redis://[user:password@]host[:port][/database], rediss://… with TLS, \
-    redis+unix:///path[?db=…&user=…&pass=…] and redis-sentinel://[user:password@]host[:port][,host[:port]…]/master";
+    redis+unix:///path[?db=…&user=…&pass=…] and \
+    redis-sentinel://[user:password@]host[:port][,host[:port]…]/master";
 
 /// The port of a sentinel that names none.
 const SENTINEL_PORT: u16 = 26379;

@@ -14,7 +14,6 @@ use tokio::{
     runtime::Handle,
     sync::broadcast::error::RecvError,
     task::{AbortHandle, JoinError},
-    time::timeout,
 };
 
 use crate::{
@@ -29,7 +28,6 @@ pub struct RedisBus {
     connector: Arc<Connector>,
     link: Arc<Link>,
     prefix: Arc<str>,
-    limits: Limits,
     home: Handle,
     task: AbortHandle,
     name: String,
@@ -61,7 +59,7 @@ impl RedisBus {
             let link = link.clone();
             async move { link.run().await }
         });
-        Ok(Arc::new(Self { connector, link, prefix, limits, home, task: task.abort_handle(), name }))
+        Ok(Arc::new(Self { connector, link, prefix, home, task: task.abort_handle(), name }))
     }
 
     /// How many subscriptions there are.
@@ -79,15 +77,8 @@ impl RedisBus {
     /// Runs a command at home: a connection is driven where it was made, and a caller's thread may be blocked by others
     /// or end.
     async fn command(&self, command: Cmd) -> Result<(), Failure> {
-        let (connector, limit) = (self.connector.clone(), self.limits.answer);
-        let run = self.home.spawn(async move {
-            let done = timeout(limit, connector.run(&command)).await;
-            let done = done.unwrap_or_else(|_| Err(connector.server().silent()));
-            if done.is_err() {
-                connector.forget();
-            }
-            done
-        });
+        let connector = self.connector.clone();
+        let run = self.home.spawn(async move { connector.run(&command).await });
         run.await.unwrap_or_else(|error: JoinError| Err(self.connector.server().other(&error.to_string())))
     }
 }
@@ -136,8 +127,8 @@ impl EventBus for RedisBus {
     }
 
     async fn ping(&self) -> Result<(), BusError> {
-        self.command(redis::cmd("PING")).await?;
         // One that can only speak does not answer.
-        Ok(self.link.check().await?)
+        tokio::try_join!(self.command(redis::cmd("PING")), self.link.check())?;
+        Ok(())
     }
 }

@@ -1,54 +1,43 @@
 //! Finds the server, connects to it and runs single commands on it.
 //!
 //! Invariants: with sentinels, every connection that is made goes to the master that they name at that time and that
-//! says of itself that it is one; a command is sent at most once; a connection on which one failed is not used again.
+//! says of itself that it is one; a command is sent at most once.
 
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
-use deadpool_redis::{
-    Manager, Pool, PoolError,
-    sentinel::{Manager as SentinelManager, Pool as SentinelPool, PoolError as SentinelPoolError},
-};
 use redis::{
     AsyncConnectionConfig, Client, Cmd, ConnectionAddr, ProtocolVersion, RedisError, RedisResult,
-    TlsCertificates,
-    aio::MultiplexedConnection,
-    io::tcp::TcpSettings,
-    sentinel::{SentinelClient, SentinelNodeConnectionInfo, SentinelServerType},
+    TlsCertificates, aio::MultiplexedConnection,
 };
 use rustls::{
     RootCertStore,
     pki_types::{CertificateDer, pem::PemObject as _},
 };
-use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use crate::{
     address::Nodes,
+    lines::{Lines, PoolError},
     options::{OpenError, Options},
+    sentinels::Sentinels,
     translate::{Failure, Server},
 };
 
-/// How many commands are under way at once; more of them wait.
-const POOL: usize = 4;
-
 /// The way to Redis.
 pub(crate) struct Connector {
-    nodes: Finder,
-    commands: Commands,
+    nodes: Arc<Finder>,
+    commands: Lines,
     config: AsyncConnectionConfig,
     answer_timeout: Duration,
     server: Server,
 }
 
-enum Finder {
-    Fixed(Client),
-    /// Looking for the master needs it exclusively.
-    Sentinels(Mutex<SentinelClient>),
-}
-
-enum Commands {
-    Fixed(Pool),
-    Sentinels(SentinelPool),
+/// Knows where the server is.
+pub(crate) enum Finder {
+    /// Always there.
+    Fixed(Box<Client>),
+    /// Where these say.
+    Sentinels(Sentinels),
 }
 
 impl Connector {
@@ -68,7 +57,7 @@ impl Connector {
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
         let unusable = |_: RedisError| OpenError::Address { what: "the library refuses it" };
-        let (nodes, commands) = match nodes {
+        let nodes = match nodes {
             Nodes::One(info) => {
                 if options.sentinel_password.is_some() {
                     return Err(OpenError::Misplaced {
@@ -76,18 +65,14 @@ impl Connector {
                         kind: "sentinels",
                     });
                 }
-                let client = match &options.ca_file {
+                Finder::Fixed(Box::new(match &options.ca_file {
                     Some(path) => {
                         let certificates =
                             TlsCertificates { client_tls: None, root_cert: Some(authorities(path)?) };
                         Client::build_with_tls(info, certificates).map_err(unusable)?
                     }
                     None => Client::open(info).map_err(unusable)?,
-                };
-                let manager = Manager::new_with_config(client.get_connection_info().clone(), config.clone())
-                    .map_err(unusable)?;
-                let pool = Pool::builder(manager).max_size(POOL).build().map_err(no_pool)?;
-                (Finder::Fixed(client), Commands::Fixed(pool))
+                }))
             }
             Nodes::Master { mut sentinels, name, server } => {
                 if let Some(password) = &options.sentinel_password {
@@ -96,31 +81,13 @@ impl Connector {
                         *sentinel = sentinel.clone().set_redis_settings(settings);
                     }
                 }
-                // The pool's own form of the same.
-                let pooled = deadpool_redis::sentinel::SentinelNodeConnectionInfo {
-                    tls_mode: None,
-                    redis_connection_info: Some(deadpool_redis::RedisConnectionInfo {
-                        username: server.username().map(str::to_owned),
-                        password: server.password().map(str::to_owned),
-                        ..Default::default()
-                    }),
-                };
-                let manager = SentinelManager::new(
-                    sentinels.clone(),
-                    name.clone(),
-                    Some(pooled),
-                    deadpool_redis::sentinel::SentinelServerType::Master,
-                )
-                .map_err(unusable)?;
-                let pool = SentinelPool::builder(manager).max_size(POOL).build().map_err(no_pool)?;
-                let node = SentinelNodeConnectionInfo::default()
-                    .set_redis_connection_info(server)
-                    .set_tcp_settings(TcpSettings::default().set_nodelay(true));
-                let client = SentinelClient::build(sentinels, name, Some(node), SentinelServerType::Master)
-                    .map_err(unusable)?;
-                (Finder::Sentinels(Mutex::new(client)), Commands::Sentinels(pool))
+                Finder::Sentinels(Sentinels::new(sentinels, &name, &server).map_err(unusable)?)
             }
         };
+        let nodes = Arc::new(nodes);
+        // Half of the time for the check of a connection leaves the other half for a new one and the command.
+        let commands = Lines::new(nodes.clone(), config.clone(), options.answer_timeout / 2)
+            .map_err(|_| OpenError::Address { what: "the library refuses it" })?;
         Ok(Self { nodes, commands, config, answer_timeout: options.answer_timeout, server })
     }
 
@@ -129,38 +96,32 @@ impl Connector {
         &self.server
     }
 
-    /// Runs a command on a pooled connection.
+    /// Runs a command on a pooled connection, within the time for an answer.
     pub(crate) async fn run(&self, command: &Cmd) -> Result<(), Failure> {
-        let done = match &self.commands {
-            Commands::Fixed(pool) => match pool.get().await {
-                Ok(mut connection) => command.exec_async(&mut connection).await,
-                Err(PoolError::Backend(error)) => Err(error),
-                Err(other) => return Err(self.server.other(&other.to_string())),
-            },
-            Commands::Sentinels(pool) => match pool.get().await {
-                Ok(mut connection) => {
-                    // This kind of pool cannot be told beforehand.
-                    connection.set_response_timeout(self.answer_timeout);
-                    command.exec_async(&mut connection).await
-                }
-                Err(SentinelPoolError::Backend(error)) => Err(error),
-                Err(other) => return Err(self.server.other(&other.to_string())),
-            },
+        // On loan until it is clear whether it goes back. With a failure comes whether the connection may be the cause.
+        let mut line = None;
+        let running = async {
+            let got = self.commands.get().await.map_err(|error| match error {
+                PoolError::Backend(error) => (true, self.server.failed(&error)),
+                other => (true, self.server.other(&other.to_string())),
+            });
+            let line = line.insert(got?);
+            command.exec_async(&mut line.connection).await.map_err(|error| {
+                // A server that refuses a command answers, so the connection is fine.
+                (error.is_io_error() || error.is_unrecoverable_error(), self.server.failed(&error))
+            })
         };
-        done.map_err(|error| self.server.failed(&error))
+        let done = timeout(self.answer_timeout, running).await;
+        let done = done.unwrap_or_else(|_| Err((true, self.server.silent())));
+        if let (Some(line), Err((true, _))) = (&line, &done) {
+            self.commands.forget(line.era);
+        }
+        done.map_err(|(_, failure)| failure)
     }
 
-    /// Lets go of the pooled connections that nobody uses at the moment: after a failure, or when the master is
-    /// another one, each of them may lead nowhere.
+    /// Lets go of the connections for commands: each of them may lead nowhere.
     pub(crate) fn forget(&self) {
-        match &self.commands {
-            Commands::Fixed(pool) => {
-                pool.retain(|_, _| false);
-            }
-            Commands::Sentinels(pool) => {
-                pool.retain(|_, _| false);
-            }
-        }
+        self.commands.forget_all();
     }
 
     /// Connects to listen: what the server pushes goes to `on_push`. Gives also where it leads.
@@ -168,7 +129,7 @@ impl Connector {
         &self,
         on_push: impl redis::aio::AsyncPushSender,
     ) -> RedisResult<(MultiplexedConnection, ConnectionAddr)> {
-        let info = self.find().await?.get_connection_info().clone();
+        let info = self.nodes.find().await?.get_connection_info().clone();
         let address = info.addr().clone();
         let settings = info.redis_settings().clone().set_protocol(ProtocolVersion::RESP3);
         let client = Client::open(info.set_redis_settings(settings))?;
@@ -178,25 +139,24 @@ impl Connector {
 
     /// Whether the master is surely another one than that at `address`.
     pub(crate) async fn has_moved_from(&self, address: &ConnectionAddr) -> bool {
-        match &self.nodes {
+        match &*self.nodes {
             Finder::Fixed(_) => false,
             // Sentinels that are away say nothing about the master.
-            Finder::Sentinels(_) => {
-                self.find().await.is_ok_and(|client| client.get_connection_info().addr() != address)
+            Finder::Sentinels(sentinels) => {
+                sentinels.find().await.is_ok_and(|client| client.get_connection_info().addr() != address)
             }
-        }
-    }
-
-    async fn find(&self) -> RedisResult<Client> {
-        match &self.nodes {
-            Finder::Fixed(client) => Ok(client.clone()),
-            Finder::Sentinels(client) => client.lock().await.async_get_client().await,
         }
     }
 }
 
-fn no_pool(_: deadpool_redis::BuildError) -> OpenError {
-    OpenError::Address { what: "the library refuses it" }
+impl Finder {
+    /// Where the server is now.
+    pub(crate) async fn find(&self) -> RedisResult<Client> {
+        match self {
+            Self::Fixed(client) => Ok(Client::clone(client)),
+            Self::Sentinels(sentinels) => sentinels.find().await,
+        }
+    }
 }
 
 /// Reads the file, and checks it: the library would take one without certificates and then refuse every server.

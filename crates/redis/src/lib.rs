@@ -7,8 +7,10 @@
 mod address;
 mod bus;
 mod connector;
+mod lines;
 mod link;
 mod options;
+mod sentinels;
 mod topics;
 mod translate;
 

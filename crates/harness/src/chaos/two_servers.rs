@@ -5,18 +5,25 @@
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader, Read, Write as _},
     os::unix::net::UnixStream,
     path::Path,
     sync::{Arc, Mutex},
     time::Duration,
 };
 
+use aito_api::DesiredState;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::IndexedRandom as _};
 use serde_json::Value;
 
 use super::{Report, call, converged};
-use crate::{Sandbox, engine::escaped, sandbox::AGENTS, story, wait};
+use crate::{
+    Sandbox,
+    engine::escaped,
+    sandbox::AGENTS,
+    story,
+    wait::{self, SOON},
+};
 
 /// How long a container of a past incarnation may live beside a later one.
 const LATE: Duration = Duration::from_secs(5);
@@ -73,6 +80,14 @@ pub async fn run(first: &Sandbox, seed: u64, rounds: u32) -> Report {
     }
     let clients: Vec<_> = servers.iter().flatten().map(crate::Server::client).collect();
     converged(first, &clients[0], &format!("seed {seed}, at the end")).await;
+    // Each runs once more, so that the witness has heard of the last incarnation of each.
+    for agent in AGENTS {
+        if clients[0].agent(agent).await.unwrap().desired == DesiredState::Stopped {
+            let started = clients[0].start(agent).await;
+            started.unwrap_or_else(|why| panic!("seed {seed}: {agent} cannot be started: {why}"));
+        }
+    }
+    converged(first, &clients[1], &format!("seed {seed}, all started")).await;
     for (n, agent) in AGENTS.into_iter().enumerate() {
         let stopped = clients[n % 2].stop(agent).await;
         stopped.unwrap_or_else(|why| panic!("seed {seed}: {agent} cannot be stopped: {why}"));
@@ -84,7 +99,12 @@ pub async fn run(first: &Sandbox, seed: u64, rounds: u32) -> Report {
     // Each server's view of the log is the same.
     let other = story::whole_log(&clients[1]).await;
     assert_eq!(log.len(), other.len(), "seed {seed}: two servers show two logs");
-    witness.check(seed);
+    let mut last = Vec::new();
+    for agent in AGENTS {
+        last.push((agent.to_owned(), clients[0].agent(agent).await.unwrap().incarnation));
+    }
+    let seen = witness.verdict(&last, SOON).await;
+    seen.unwrap_or_else(|what| panic!("seed {seed}: the engine's own story: {what}"));
     for server in servers.into_iter().flatten() {
         assert!(server.stop().await.success(), "seed {seed}: a server did not stop well");
     }
@@ -100,7 +120,7 @@ struct Life {
 
 /// Listens to the engine's events of one installation.
 struct Witness {
-    lives: Arc<Mutex<BTreeMap<(String, u64), Life>>>,
+    told: Arc<Mutex<Told>>,
 }
 
 impl Witness {
@@ -113,54 +133,216 @@ impl Witness {
         let mut stream = UnixStream::connect(engine).unwrap();
         let path = format!("/events?filters={}", escaped(&filters.to_string()));
         stream.write_all(format!("GET {path} HTTP/1.0\r\nHost: docker\r\n\r\n").as_bytes()).unwrap();
-        let lives: Arc<Mutex<BTreeMap<(String, u64), Life>>> = Arc::default();
-        let kept = lives.clone();
-        std::thread::spawn(move || {
-            // Ends with the engine, or with the test's process.
-            for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                let Ok(event) = serde_json::from_str::<Value>(&line) else { continue };
-                let labels = &event["Actor"]["Attributes"];
-                let (Some(agent), Some(incarnation), Some(at)) = (
-                    labels["aito.type"].as_str(),
-                    labels["aito.incarnation"].as_str().and_then(|n| n.parse().ok()),
-                    event["timeNano"].as_i64(),
-                ) else {
-                    continue;
-                };
-                let mut lives = kept.lock().unwrap();
-                let life = lives.entry((agent.to_owned(), incarnation)).or_default();
-                match event["Action"].as_str() {
-                    Some("start") => {
-                        assert!(life.began.is_none(), "incarnation {incarnation} of {agent} began twice");
-                        life.began = Some(at);
-                    }
-                    Some("die") => life.ended = Some(at),
-                    _ => {}
-                }
-            }
-        });
-        Self { lives }
+        Self::hear(stream)
     }
 
-    /// Every pair of incarnations of one agent: the earlier one is gone soon after both lived.
-    fn check(&self, seed: u64) {
-        let lives = self.lives.lock().unwrap().clone();
-        assert!(!lives.is_empty(), "seed {seed}: the engine told of no container");
+    /// Hears an answer of the engine, which must not end before the verdict.
+    fn hear(answer: impl Read + Send + 'static) -> Self {
+        let told: Arc<Mutex<Told>> = Arc::default();
+        let kept = told.clone();
+        std::thread::spawn(move || {
+            let ended = read(answer, &kept).err().map(|error| format!(" ({error})")).unwrap_or_default();
+            kept.lock().unwrap().wrong(format!("it ended before the witness was asked{ended}"));
+        });
+        Self { told }
+    }
+
+    /// What is not as it must be, asked when every container has ended and of each agent the last incarnation, which
+    /// has run, is known. What the engine said of the last ones may still be on its way, for at most `within`.
+    async fn verdict(&self, last: &[(String, u64)], within: Duration) -> Result<(), String> {
+        let passed = wait::stopwatch();
+        wait::until("the engine to have told everything", within + SOON, async || {
+            let told = self.told.lock().unwrap();
+            match told.check_complete(last) {
+                Err(_) if told.wrong.is_none() && passed() < within => None,
+                complete => {
+                    let wrong = told.wrong.clone().map_or(Ok(()), Err);
+                    Some(wrong.and(complete).and_then(|()| told.check_overlaps()))
+                }
+            }
+        })
+        .await
+    }
+}
+
+/// What the engine said up to now.
+#[derive(Default)]
+struct Told {
+    lives: BTreeMap<(String, u64), Life>,
+    /// The first that could not be, or not be heard.
+    wrong: Option<String>,
+}
+
+impl Told {
+    fn wrong(&mut self, what: String) {
+        self.wrong.get_or_insert(what);
+    }
+
+    fn hear(&mut self, event: &Value) {
+        let labels = &event["Actor"]["Attributes"];
+        let (Some(agent), Some(incarnation), Some(at)) = (
+            labels["aito.type"].as_str(),
+            labels["aito.incarnation"].as_str().and_then(|n| n.parse().ok()),
+            event["timeNano"].as_i64(),
+        ) else {
+            return self.wrong(format!("it says what cannot be understood: {event}"));
+        };
+        let life = self.lives.entry((agent.to_owned(), incarnation)).or_default();
+        let (moment, what) = match event["Action"].as_str() {
+            Some("start") => (&mut life.began, "began"),
+            Some("die") => (&mut life.ended, "ended"),
+            _ => return,
+        };
+        if moment.replace(at).is_some() {
+            self.wrong(format!("incarnation {incarnation} of {agent} {what} twice"));
+        }
+    }
+
+    /// Every life has its beginning and its end, and the last incarnations are among them.
+    fn check_complete(&self, last: &[(String, u64)]) -> Result<(), String> {
+        for ((agent, incarnation), life) in &self.lives {
+            let missing = match (life.began, life.ended) {
+                (Some(_), Some(_)) => continue,
+                (None, _) => "beginning",
+                (_, None) => "end",
+            };
+            return Err(format!("incarnation {incarnation} of {agent} has no {missing}"));
+        }
+        match last.iter().find(|one| !self.lives.contains_key(one)) {
+            Some((agent, incarnation)) => Err(format!("there was no incarnation {incarnation} of {agent}")),
+            None => Ok(()),
+        }
+    }
+
+    /// Of every pair of incarnations of one agent the earlier one is gone soon after both lived.
+    fn check_overlaps(&self) -> Result<(), String> {
         let limit = i64::try_from(LATE.as_nanos()).unwrap();
-        for ((agent, incarnation), life) in &lives {
-            let Some(began) = life.began else { continue };
+        for ((agent, incarnation), life) in &self.lives {
             for ((_, later), next) in
-                lives.range((agent.clone(), incarnation + 1)..=(agent.clone(), u64::MAX))
+                self.lives.range((agent.clone(), incarnation + 1)..=(agent.clone(), u64::MAX))
             {
-                let Some(next_began) = next.began else { continue };
-                let both = began.max(next_began);
-                let ended = life.ended.unwrap_or(i64::MAX);
-                assert!(
-                    ended.saturating_sub(both) <= limit,
-                    "seed {seed}: incarnation {incarnation} of {agent} lived on for {:?} beside {later}",
-                    Duration::from_nanos(u64::try_from(ended.saturating_sub(both)).unwrap_or(u64::MAX))
-                );
+                let (Some(began), Some(ended), Some(next_began)) = (life.began, life.ended, next.began)
+                else {
+                    continue;
+                };
+                let beside = ended.saturating_sub(began.max(next_began));
+                if beside > limit {
+                    let beside = Duration::from_nanos(beside.unsigned_abs());
+                    return Err(format!(
+                        "incarnation {incarnation} of {agent} lived on for {beside:?} beside {later}"
+                    ));
+                }
             }
         }
+        Ok(())
+    }
+}
+
+/// Reads to the end what the engine says, an event a line.
+fn read(answer: impl Read, told: &Mutex<Told>) -> std::io::Result<()> {
+    let mut lines = BufReader::new(answer).lines();
+    let status = lines.next().transpose()?.unwrap_or_default();
+    if status.split(' ').nth(1) != Some("200") {
+        return Err(std::io::Error::other(format!("it answers {status:?}")));
+    }
+    // To the end of the head.
+    while !lines.next().transpose()?.unwrap_or_default().is_empty() {}
+    for line in lines {
+        told.lock().unwrap().hear(&serde_json::from_str(&line?)?);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    const HEAD: &str = "HTTP/1.0 200 OK\r\nContent-Type: application/json\r\n\r\n";
+    /// For what was said long ago.
+    const AT_ONCE: Duration = Duration::ZERO;
+    const SECOND: i64 = 1_000_000_000;
+
+    fn event(action: &str, incarnation: u64, at: i64) -> String {
+        let event = serde_json::json!({
+            "Action": action,
+            "Actor": {"Attributes": {"aito.type": "ceo", "aito.incarnation": incarnation.to_string()}},
+            "timeNano": at,
+        });
+        format!("{event}\n")
+    }
+
+    /// The verdict on a story that goes on, when its last line was heard.
+    async fn on(story: &[String], last: u64) -> Result<(), String> {
+        let (mut engine, heard) = UnixStream::pair().unwrap();
+        engine.write_all(HEAD.as_bytes()).unwrap();
+        engine.write_all(story.concat().as_bytes()).unwrap();
+        engine.write_all(event("start", 99, 0).as_bytes()).unwrap();
+        let witness = Witness::hear(heard);
+        let end = ("ceo".to_owned(), 99);
+        wait::until("the story to be heard", SOON, async || {
+            witness.told.lock().unwrap().lives.remove(&end).map(|_| ())
+        })
+        .await;
+        witness.verdict(&[("ceo".to_owned(), last)], AT_ONCE).await
+    }
+
+    #[tokio::test]
+    async fn a_story_that_is_as_it_must_be_is_believed() {
+        let story = [
+            event("start", 1, SECOND),
+            event("start", 2, 2 * SECOND),
+            event("die", 1, 6 * SECOND),
+            event("die", 2, 8 * SECOND),
+        ];
+        assert_eq!(on(&story, 2).await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn a_story_that_cannot_be_is_told_by_the_witness() {
+        let (start, die) = (event("start", 1, SECOND), event("die", 1, 2 * SECOND));
+        let late = [start.clone(), event("start", 2, 2 * SECOND), event("die", 1, 8 * SECOND)];
+        let late = [&late[..], &[event("die", 2, 9 * SECOND)]].concat();
+        for (story, what) in [
+            (vec![start.clone(), start.clone(), die.clone()], "incarnation 1 of ceo began twice"),
+            (vec![start.clone(), die.clone(), die.clone()], "incarnation 1 of ceo ended twice"),
+            (vec![start.clone()], "incarnation 1 of ceo has no end"),
+            (vec![die], "incarnation 1 of ceo has no beginning"),
+            (late, "incarnation 1 of ceo lived on for 6s beside 2"),
+            (vec![], "there was no incarnation 1 of ceo"),
+        ] {
+            assert_eq!(on(&story, 1).await, Err(what.to_owned()));
+        }
+    }
+
+    #[tokio::test]
+    async fn a_witness_that_went_deaf_is_not_believed() {
+        let whole = [HEAD, &event("start", 1, 1), &event("die", 1, 2)].concat();
+        for (heard, what) in [
+            (whole.clone(), "it ended before the witness was asked"),
+            (whole.clone() + "{\"Action\":\"sta", "it ended before the witness was asked (EOF"),
+            ("HTTP/1.0 400 Bad Request\r\n\r\n".to_owned(), "it answers \"HTTP/1.0 400 Bad Request\""),
+            (String::new(), "it answers \"\""),
+        ] {
+            let witness = Witness::hear(io::Cursor::new(heard));
+            wait::until("the end", SOON, async || witness.told.lock().unwrap().wrong.clone()).await;
+            let verdict = witness.verdict(&[("ceo".to_owned(), 1)], AT_ONCE).await.unwrap_err();
+            assert!(verdict.contains(what), "{verdict}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_still_on_its_way_is_waited_for() {
+        let (mut engine, heard) = UnixStream::pair().unwrap();
+        engine.write_all([HEAD, &event("start", 1, 1)].concat().as_bytes()).unwrap();
+        let witness = Witness::hear(heard);
+        let last = [("ceo".to_owned(), 1)];
+        let (verdict, sent) = tokio::join!(witness.verdict(&last, SOON), async {
+            wait::pass(Duration::from_millis(30)).await;
+            engine.write_all(event("die", 1, 2).as_bytes())
+        });
+        sent.unwrap();
+        assert_eq!(verdict, Ok(()));
     }
 }

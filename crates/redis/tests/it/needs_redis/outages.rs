@@ -111,19 +111,43 @@ async fn a_black_hole_fails_calls_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_call_is_what_a_silent_cut_costs() {
+async fn a_silent_cut_costs_no_call() {
     let server = Redis::start();
     let proxy = Proxy::to(server.port()).await;
-    let bus = impatient(proxy.url.clone());
+    let bus = RedisBus::open(Options::new(proxy.url.clone())).unwrap();
     let mut items = subscribe(&bus, "t").await;
     // So that there are several connections for commands.
     assert!(join_all((0..100).map(|_| bus.ping())).await.iter().all(Result::is_ok));
     proxy.cut();
-    bus.publish(message("t", "lost")).await.unwrap_err();
-    bus.publish(message("t", "perhaps heard")).await.unwrap();
-    assert_eq!(next(&mut items).await, BusItem::Missed);
+    let published = join_all((0..8).map(|_| bus.publish(message("t", "perhaps heard")))).await;
+    assert!(published.iter().all(Result::is_ok), "{published:?}");
+    while next(&mut items).await != BusItem::Missed {}
     bus.publish(message("t", "heard")).await.unwrap();
     while next(&mut items).await != BusItem::Message(message("t", "heard")) {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_cannot_be_made_ends_none_that_works() {
+    // With a password, since a connection is made when the server has accepted it.
+    let server = Redis::start_with(&["--requirepass", "s3cret"]);
+    let proxy = Proxy::to(server.port()).await;
+    let options = Options { password: Some("s3cret".to_owned()), ..Options::new(proxy.url.clone()) };
+    let bus = RedisBus::open(options).unwrap();
+    let _items = subscribe(&bus, "t").await;
+    bus.publish(message("t", "on one connection")).await.unwrap();
+    assert_eq!(proxy.taken(), 2, "one listens, one is for commands");
+    proxy.block();
+    proxy.hold(true);
+    let both = [message("t", "on the same"), message("t", "on a new one")];
+    let (published, ()) = tokio::join!(join_all(both.map(|message| bus.publish(message))), async {
+        wait::until("a new connection", PATIENCE, async || (proxy.taken() > 2).then_some(())).await;
+        proxy.hold(false);
+    });
+    assert_eq!(published.iter().filter(|done| done.is_ok()).count(), 1, "{published:?}");
+    for _ in 0..3 {
+        bus.publish(message("t", "on the old one again")).await.unwrap();
+    }
+    assert_eq!(proxy.taken(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

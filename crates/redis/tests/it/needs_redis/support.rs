@@ -78,6 +78,8 @@ pub(crate) struct Proxy {
     pub(crate) url: String,
     cuts: watch::Sender<u32>,
     held: watch::Sender<bool>,
+    blocked: watch::Sender<bool>,
+    taken: Arc<AtomicU32>,
 }
 
 impl Proxy {
@@ -85,9 +87,17 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("redis://{}", listener.local_addr().unwrap());
         let (cuts, held) = (watch::Sender::new(0), watch::Sender::new(false));
-        let (cut, hold) = (cuts.subscribe(), held.subscribe());
+        let (blocked, taken) = (watch::Sender::new(false), Arc::<AtomicU32>::default());
+        let (cut, hold, block, count) =
+            (cuts.subscribe(), held.subscribe(), blocked.subscribe(), taken.clone());
         tokio::spawn(async move {
+            let mut silent = Vec::new();
             while let Ok((mut near, _)) = listener.accept().await {
+                count.fetch_add(1, Ordering::Relaxed);
+                if *block.borrow() {
+                    silent.push(near);
+                    continue;
+                }
                 let (mut cut, mut hold) = (cut.clone(), hold.clone());
                 cut.mark_unchanged();
                 tokio::spawn(async move {
@@ -112,12 +122,22 @@ impl Proxy {
                 });
             }
         });
-        Self { url, cuts, held }
+        Self { url, cuts, held, blocked, taken }
     }
 
     /// From now on the connections that there are carry nothing, and nobody is told. New ones do.
     pub(crate) fn cut(&self) {
         self.cuts.send_modify(|cuts| *cuts += 1);
+    }
+
+    /// From now on new connections carry nothing; those that there are do.
+    pub(crate) fn block(&self) {
+        self.blocked.send_replace(true);
+    }
+
+    /// How many connections were ever made.
+    pub(crate) fn taken(&self) -> u32 {
+        self.taken.load(Ordering::Relaxed)
     }
 
     /// Whether what the server says is kept back.
