@@ -12,6 +12,9 @@ use tracing::{info, warn};
 
 use crate::error::Error;
 
+/// How often an engine is asked anew that was forgotten while it was asked.
+const TRIES: usize = 5;
+
 /// Where agents may be supervised.
 #[derive(Clone)]
 pub enum Supervises {
@@ -69,52 +72,61 @@ impl Supervision {
     /// [`Error::Unavailable`] with the reason; nothing was done.
     pub(super) async fn check(&self, runtime: &dyn ContainerRuntime) -> Result<(), Error> {
         let Supervises::TheEngineOf(store) = &self.on else { return Ok(()) };
-        let forgotten = {
-            let known = self.known();
-            if known.verdict == Some(Ok(())) {
-                return Ok(());
+        for _ in 0..TRIES {
+            let forgotten = {
+                let known = self.known();
+                if known.verdict == Some(Ok(())) {
+                    return Ok(());
+                }
+                known.forgotten
+            };
+            let (engine, verdict) = ask(&**store, runtime).await?;
+            let before = {
+                let mut known = self.known();
+                if known.forgotten != forgotten {
+                    // It may be another one by now: asked again.
+                    continue;
+                }
+                known.verdict.replace(verdict.clone())
+            };
+            match (&verdict, before) {
+                (Ok(()), _) => info!(engine, "the engine is this installation's"),
+                (Err(why), before) if before.as_ref() != Some(&verdict) => {
+                    warn!(why, "this server does not supervise agents");
+                }
+                (Err(_), _) => {}
             }
-            known.forgotten
-        };
-        let engine =
-            runtime.engine_id().await.map_err(|error| super::runtime_away(error, "nothing was done"))?;
-        // What was refused may have been accepted meanwhile: the record is read every time.
-        let record = match store.set_engine("", &engine).await? {
-            Some(record) => record,
-            None => {
-                return Err(Error::unavailable("the store holds no installation; nothing was done", None));
-            }
-        };
-        let verdict = if record.engine_id == engine {
-            Ok(())
-        } else {
-            Err(format!(
-                "its engine is {engine}, this installation's agents run on {}; if that was replaced: aito \
-                 installation accept-engine",
-                record.engine_id
-            ))
-        };
-        let before = {
-            let mut known = self.known();
-            if known.forgotten != forgotten {
-                return Err(Error::unavailable("the engine was away just now; nothing was done", None));
-            }
-            known.verdict.replace(verdict.clone())
-        };
-        match (&verdict, before) {
-            (Ok(()), _) => info!(engine, "the engine is this installation's"),
-            (Err(why), before) if before.as_ref() != Some(&verdict) => {
-                warn!(why, "this server does not supervise agents");
-            }
-            (Err(_), _) => {}
+            return verdict.map_err(|why| refused(&why));
         }
-        verdict.map_err(|why| refused(&why))
+        Err(Error::unavailable("the engine comes and goes; nothing was done", None))
     }
 
     fn known(&self) -> std::sync::MutexGuard<'_, Known> {
         // Every state of it is a good one.
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The engine that answers, and why it is not the installation's, if it is not.
+async fn ask(
+    store: &dyn InstallationStore,
+    runtime: &dyn ContainerRuntime,
+) -> Result<(String, Result<(), String>), Error> {
+    let engine = runtime.engine_id().await.map_err(|error| super::runtime_away(error, "nothing was done"))?;
+    // What was refused may have been accepted meanwhile: the record is read every time.
+    let Some(record) = store.set_engine("", &engine).await? else {
+        return Err(Error::unavailable("the store holds no installation; nothing was done", None));
+    };
+    let verdict = if record.engine_id == engine {
+        Ok(())
+    } else {
+        Err(format!(
+            "its engine is {engine}, this installation's agents run on {}; if that was replaced: aito \
+             installation accept-engine",
+            record.engine_id
+        ))
+    };
+    Ok((engine, verdict))
 }
 
 fn refused(why: &str) -> Error {
