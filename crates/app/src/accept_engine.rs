@@ -35,7 +35,7 @@ async fn accept(config: &Config) -> Result<String, String> {
     let record = store.load().await.map_err(|why| chain(&why))?;
     let Some(record) = record else { return Err("the store holds no installation".into()) };
     let engine = match record.runtime {
-        RuntimeKind::Docker => runtimes::engine_id(config, &clock).await?,
+        RuntimeKind::Docker => runtimes::engine_id(config).await?,
         // Where other servers could come, the machine is compared like an engine.
         RuntimeKind::Process if stores.shared() => aito_embedded::process::engine_id(),
         RuntimeKind::Process => {

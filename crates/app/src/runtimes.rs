@@ -5,7 +5,7 @@
 
 use std::{path::Path, sync::Arc};
 
-use aito_docker::DockerRuntime;
+use aito_docker::{DockerEngine, DockerRuntime};
 use aito_domain::{
     id::InstallationId,
     installation::RuntimeKind,
@@ -16,7 +16,6 @@ use aito_domain::{
 };
 use aito_embedded::{data_dir::InstallationFile, process::ProcessRuntime};
 use tracing::warn;
-use uuid::Uuid;
 
 use crate::{
     config::{Config, DockerConfig, RuntimeChoice},
@@ -35,11 +34,7 @@ pub(crate) struct Chosen {
 }
 
 /// Chooses for a start. `before`: what this installation was begun with.
-pub(crate) async fn choose(
-    config: &Config,
-    before: Option<RuntimeKind>,
-    clock: &Arc<dyn Clock>,
-) -> Result<Chosen, String> {
+pub(crate) async fn choose(config: &Config, before: Option<RuntimeKind>) -> Result<Chosen, String> {
     let asked = match config.runtime {
         RuntimeChoice::Auto => None,
         RuntimeChoice::Process => Some(RuntimeKind::Process),
@@ -54,7 +49,7 @@ pub(crate) async fn choose(
         }
         (Some(asked), _) => (asked, "as configured".to_owned()),
         (None, Some(before)) => (before, "as at the first start".to_owned()),
-        (None, None) => match engine_for(config, clock).await {
+        (None, None) => match engine_for(config).await {
             Ok(()) => {
                 (RuntimeKind::Docker, "a Docker engine answers and has the image of every agent".to_owned())
             }
@@ -63,14 +58,14 @@ pub(crate) async fn choose(
     };
     let engine_id = match kind {
         RuntimeKind::Process => aito_embedded::process::engine_id(),
-        RuntimeKind::Docker => probe(config, clock)?.engine_id().await.unwrap_or_default(),
+        RuntimeKind::Docker => probe(config)?.id().await.unwrap_or_default(),
     };
     Ok(Chosen { kind, why, engine_id })
 }
 
 /// Whether an engine could run all agents; the text says why not.
-async fn engine_for(config: &Config, clock: &Arc<dyn Clock>) -> Result<(), String> {
-    let engine = probe(config, clock).map_err(|_| "no Docker engine is configured".to_owned())?;
+async fn engine_for(config: &Config) -> Result<(), String> {
+    let engine = probe(config).map_err(|_| "no Docker engine is configured".to_owned())?;
     engine.ping().await.map_err(|_| "no Docker engine answers".to_owned())?;
     for image in config.agents.iter().filter_map(|spec| spec.image.as_deref()) {
         let there = engine
@@ -85,13 +80,14 @@ async fn engine_for(config: &Config, clock: &Arc<dyn Clock>) -> Result<(), Strin
 }
 
 /// The name of the engine that answers.
-pub(crate) async fn engine_id(config: &Config, clock: &Arc<dyn Clock>) -> Result<String, String> {
-    probe(config, clock)?.engine_id().await.map_err(|why| format!("the Docker engine: {}", chain(&why)))
+pub(crate) async fn engine_id(config: &Config) -> Result<String, String> {
+    probe(config)?.id().await.map_err(|why| format!("the Docker engine: {}", chain(&why)))
 }
 
 /// An engine that is only asked.
-fn probe(config: &Config, clock: &Arc<dyn Clock>) -> Result<Arc<DockerRuntime>, String> {
-    docker(&config.docker, InstallationId(Uuid::nil()), &config.data_dir, clock)
+fn probe(config: &Config) -> Result<DockerEngine, String> {
+    DockerEngine::at(config.docker.socket.clone()?, aito_docker::Options::CALL_TIMEOUT)
+        .map_err(|why| chain(&why))
 }
 
 /// Opens the runtime of an installation.

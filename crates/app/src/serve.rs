@@ -159,7 +159,7 @@ async fn open(config: &Config, data: &DataDir) -> Result<Opened, String> {
         }
     };
     let before = installation::runtime_of(data, &*stores.installation).await?;
-    let Chosen { kind, why, engine_id } = runtimes::choose(config, before, &clock).await?;
+    let Chosen { kind, why, engine_id } = runtimes::choose(config, before).await?;
     let proposal = Proposal {
         runtime: kind,
         engine_id: engine_id.clone(),

@@ -146,7 +146,8 @@ fn absolute<'a>(field: &str, path: &'a Path) -> Result<&'a str, RuntimeError> {
     }
 }
 
-/// The given environment and the places. A given variable with the name of a place gives way.
+/// The given environment and the places. A given variable with the name of a place gives way. What is secret among the
+/// values is part of the container's configuration, which everybody who may ask the engine can read (`docker inspect`).
 fn environment(start: &Start) -> Result<Vec<String>, RuntimeError> {
     let credential = format!("{OWN}/{CREDENTIAL}");
     let places = PLACES.map(|name| match name {

@@ -52,14 +52,6 @@ impl DockerRuntime {
         }
     }
 
-    /// Whether the engine has an image, by name, digest or id.
-    ///
-    /// # Errors
-    /// [`RuntimeError::Unavailable`] when the engine does not answer.
-    pub async fn has_image(&self, name: &str) -> Result<bool, RuntimeError> {
-        Ok(self.engine.image(name).await.map_err(looking)?.is_some())
-    }
-
     /// Whether an image has this file.
     async fn holds(&self, image: &str, path: &str) -> Result<bool, RuntimeError> {
         let wanted = (image.to_owned(), path.to_owned());
@@ -116,7 +108,6 @@ fn program(spec: &AgentSpec, program: &str) -> Option<Program> {
     })
 }
 
-/// What must be on this host.
 /// Whether its mode lets somebody read it (inode(7)).
 fn readable(file: &std::fs::Metadata, uid: u32, gid: u32) -> bool {
     use std::os::unix::fs::MetadataExt as _;
@@ -128,6 +119,7 @@ fn readable(file: &std::fs::Metadata, uid: u32, gid: u32) -> bool {
     file.mode() & bit != 0
 }
 
+/// What must be on this host.
 fn files(spec: &AgentSpec) -> Vec<(&'static str, PathBuf)> {
     let profile = ("profile", spec.profile.clone());
     let mounts = spec.mounts.iter().map(|mount| ("mounts", mount.source.clone()));

@@ -12,17 +12,58 @@ use aito_domain::ports::runtime::RuntimeError;
 
 use crate::{
     DockerRuntime,
-    engine::Mounted,
+    engine::{Inspected, Mounted},
     translate::{Phase, looking, phase},
 };
 
-/// What a container can know of itself.
-#[derive(Debug, Clone, Default)]
-struct OwnContainer {
-    /// Ids or names under which the engine may know it, the surest first.
-    names: Vec<String>,
-    /// Whether it surely is one. The file `/.dockerenv` is no proof: it stays in a disk that was made from an image.
-    certain: bool,
+/// How many digits of its id an engine gives a container as host name, and the fewest that are taken for such.
+const SHORT_ID: usize = 12;
+
+/// What a process sees of the machine that it runs on.
+#[derive(Debug, Clone)]
+pub struct Surroundings {
+    /// What `/proc/self/mountinfo` says.
+    pub mountinfo: String,
+    /// The host name.
+    pub hostname: String,
+    /// Whether there is a file `/.dockerenv`, which an engine puts into its containers. It is no proof: it stays in a
+    /// disk that was made from an image.
+    pub dockerenv: bool,
+}
+
+impl Surroundings {
+    /// Those of this process.
+    pub fn own() -> Self {
+        Self {
+            mountinfo: fs::read_to_string("/proc/self/mountinfo").unwrap_or_default(),
+            hostname: rustix::system::uname().nodename().to_string_lossy().into_owned(),
+            dockerenv: fs::exists("/.dockerenv").unwrap_or(false),
+        }
+    }
+
+    /// The id of the container that this surely is.
+    fn container(&self) -> Option<&str> {
+        // The engine keeps these three files in a directory with the container's id, wherever its data lies.
+        self.mountinfo.lines().find_map(|line| {
+            let mut fields = line.split(' ').skip(3);
+            let (root, place) = (fields.next()?, fields.next()?);
+            let file = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"].contains(&place);
+            root.split('/').find(|part| file && part.len() == 64 && is_hex(part))
+        })
+    }
+
+    /// The host name, where it may tell which container this is.
+    fn name(&self) -> Option<&str> {
+        self.dockerenv.then_some(self.hostname.as_str())
+    }
+
+    /// Whether a container that the engine found by the host name is this one. The engine finds by name and by the
+    /// beginning of an id as well, so it may be any other.
+    fn is(&self, found: &Inspected) -> bool {
+        let host = &self.hostname;
+        let by_id = host.len() >= SHORT_ID && is_hex(host) && found.id.starts_with(host.as_str());
+        by_id || found.hostname == *host
+    }
 }
 
 impl DockerRuntime {
@@ -34,15 +75,25 @@ impl DockerRuntime {
     /// `Refused` with what to mount, or when the server runs in a container that this engine does not know;
     /// `Unavailable` when the engine does not answer.
     pub async fn verify_host_paths(&self, paths: &[PathBuf]) -> Result<(), RuntimeError> {
-        let own = tokio::task::spawn_blocking(own_container).await;
+        let own = tokio::task::spawn_blocking(Surroundings::own).await;
         let own = own.map_err(|panicked| RuntimeError::Unavailable(panicked.into()))?;
-        self.verify(paths, &own).await
+        self.verify_host_paths_from(paths, &own).await
     }
 
-    async fn verify(&self, paths: &[PathBuf], own: &OwnContainer) -> Result<(), RuntimeError> {
-        for name in &own.names {
+    /// [`Self::verify_host_paths`] for a server in these surroundings.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn verify_host_paths_from(
+        &self,
+        paths: &[PathBuf],
+        own: &Surroundings,
+    ) -> Result<(), RuntimeError> {
+        let id = own.container();
+        let by_id = id.map(|id| (id, true));
+        for (name, sure) in by_id.into_iter().chain(own.name().map(|name| (name, false))) {
             match self.engine.inspect(name).await {
-                Ok(Some(found)) if phase(&found.status) == Phase::Running => {
+                Ok(Some(found)) if phase(&found.status) == Phase::Running && (sure || own.is(&found)) => {
                     return paths.iter().try_for_each(|path| same_place(path, &found.mounts));
                 }
                 Ok(_) => {}
@@ -51,7 +102,7 @@ impl DockerRuntime {
                 Err(fault) => return Err(looking(fault)),
             }
         }
-        if own.certain {
+        if id.is_some() {
             return Err(RuntimeError::Refused(
                 "this server runs in a container that the Docker engine does not know, so agents cannot be given its directories; use the socket of the engine that runs this container, with the container's own host name".to_owned(),
             ));
@@ -60,23 +111,8 @@ impl DockerRuntime {
     }
 }
 
-/// Finds out from this machine's files whether this is a container.
-fn own_container() -> OwnContainer {
-    let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    own_from(&mounts, host)
-}
-
-fn own_from(mountinfo: &str, host: String) -> OwnContainer {
-    // The engine keeps these three files in a directory with the container's id, wherever its data lies.
-    let ids = mountinfo.lines().filter_map(|line| {
-        let mut fields = line.split(' ').skip(3);
-        let (root, place) = (fields.next()?, fields.next()?);
-        let file = ["/etc/hostname", "/etc/hosts", "/etc/resolv.conf"].contains(&place);
-        root.split('/').find(|part| file && part.len() == 64 && part.bytes().all(|b| b.is_ascii_hexdigit()))
-    });
-    let id = ids.map(str::to_owned).next();
-    OwnContainer { certain: id.is_some(), names: id.into_iter().chain([host]).collect() }
+fn is_hex(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Whether the mount that a path lies on shows the host's directory of the same name.
@@ -126,10 +162,26 @@ mod tests {
              3 2 8:1 /srv/{id} /data rw - ext4 /dev/vda rw\n\
              4 2 8:1 /var/lib/docker/containers/{id}/hostname /etc/hostname rw - ext4 /dev/vda rw\n"
         );
-        let own = own_from(&mountinfo, "web".to_owned());
-        assert!(own.certain);
-        assert_eq!(own.names, [id, "web".to_owned()]);
-        let host = own_from("1 2 8:1 / / rw - ext4 /dev/vda rw\n", "vm".to_owned());
-        assert!(!host.certain && host.names == ["vm"]);
+        let own = |mountinfo: String| Surroundings { mountinfo, hostname: "web".to_owned(), dockerenv: true };
+        assert_eq!(own(mountinfo).container(), Some(id.as_str()));
+        assert_eq!(own("1 2 8:1 / / rw - ext4 /dev/vda rw\n".to_owned()).container(), None);
+    }
+
+    #[test]
+    fn a_host_name_is_a_container_by_its_short_id_or_as_its_host_name_only() {
+        let id = "0f".repeat(32);
+        let is = |hostname: &str, id: &str, its: &str| {
+            let own =
+                Surroundings { mountinfo: String::new(), hostname: hostname.to_owned(), dockerenv: true };
+            own.is(&Inspected {
+                id: id.to_owned(),
+                name: hostname.to_owned(),
+                hostname: its.to_owned(),
+                ..Inspected::default()
+            })
+        };
+        assert!(is(&id[..12], &id, "web") && is("web", &id, "web"));
+        // A name, the beginning of an id that is too short, and a name that looks like one.
+        assert!(!is("web", &id, "web1") && !is("0f0f", &id, "web") && !is("abcdefabcdef", &id, "web"));
     }
 }

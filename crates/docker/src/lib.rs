@@ -9,6 +9,7 @@
 //! An agent gets exactly: the environment of its start, the four places of the port, and [`ADDED`] from engine and
 //! image; `PATH` is the image's. Its root is read-only and `/tmp` is 64 MiB that nothing can be executed from.
 
+mod asked;
 mod body;
 mod check;
 mod credentials;
@@ -23,5 +24,7 @@ mod start;
 mod stop;
 mod translate;
 
+pub use asked::DockerEngine;
 pub use body::ADDED;
+pub use host::Surroundings;
 pub use open::{DockerRuntime, OpenError, Options};

@@ -5,7 +5,7 @@
 use std::{
     collections::{HashMap, HashSet},
     fs, io,
-    os::unix::fs::DirBuilderExt as _,
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     sync::{Arc, Mutex},
     time::Duration,
@@ -36,7 +36,7 @@ pub struct Options {
     /// own. One that this makes lets agents reach the world and not each other.
     pub network: Option<String>,
     /// Where incarnations' credentials lie: absolute, the same path for the engine as for this server, for nobody
-    /// else to enter. It is made when it is missing.
+    /// else to enter: it must be this user's, and gets mode 0700. It is made when it is missing.
     pub credentials_dir: PathBuf,
     /// The image of agents whose specification names none.
     pub default_image: String,
@@ -67,6 +67,14 @@ pub enum OpenError {
     /// The engine would mean another directory by it.
     #[error("{} is not an absolute path", .0.display())]
     Relative(PathBuf),
+    /// What is in the place of the credentials' directory is not fit for them.
+    #[error("cannot use {} for credentials: {why}", path.display())]
+    Unfit {
+        /// Which path.
+        path: PathBuf,
+        /// What it is.
+        why: String,
+    },
     /// The directory of the credentials cannot be made.
     #[error("cannot use {}", path.display())]
     Io {
@@ -96,7 +104,7 @@ impl DockerRuntime {
     /// Opens the runtime; the engine may be down.
     ///
     /// # Errors
-    /// [`OpenError`] when the directory of the credentials is relative or cannot be made.
+    /// [`OpenError`] when the directory of the credentials is relative, cannot be made, or is not this user's alone.
     pub fn open(options: Options) -> Result<Arc<Self>, OpenError> {
         for path in [&options.credentials_dir, &options.socket] {
             if !path.is_absolute() {
@@ -141,7 +149,95 @@ impl DockerRuntime {
     }
 }
 
+/// Makes the directory, with parents as others are, and sees to it that nobody else can enter it.
 fn make_dir(dir: &Path) -> Result<(), OpenError> {
-    let made = fs::DirBuilder::new().recursive(true).mode(0o700).create(dir);
-    made.map_err(|source| OpenError::Io { path: dir.to_owned(), source })
+    // Without a slash at the end, which would lead through a link.
+    let dir = &dir.components().collect::<PathBuf>();
+    let failed = |source| OpenError::Io { path: dir.clone(), source };
+    let unfit = |why| Err(OpenError::Unfit { path: dir.clone(), why });
+    if let Some(parent) = dir.parent() {
+        fs::create_dir_all(parent).map_err(failed)?;
+    }
+    match fs::DirBuilder::new().mode(0o700).create(dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
+        _ => {}
+    }
+    let there = fs::symlink_metadata(dir).map_err(failed)?;
+    let own = rustix::process::geteuid().as_raw();
+    if !there.is_dir() {
+        return unfit("it is no directory".to_owned());
+    }
+    if there.uid() != own {
+        return unfit(format!("it is user {}'s, and this server is user {own}", there.uid()));
+    }
+    if there.mode() & 0o7777 != 0o700 {
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).map_err(failed)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{lchown, symlink};
+
+    use super::*;
+
+    fn mode(path: &Path) -> u32 {
+        fs::symlink_metadata(path).unwrap().mode() & 0o7777
+    }
+
+    fn unfit(path: &Path) -> String {
+        match make_dir(path) {
+            Err(OpenError::Unfit { path: named, why }) => {
+                assert_eq!(named, path.components().collect::<PathBuf>());
+                why
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_last_directory_is_private_and_its_parents_are_as_usual() {
+        let all = tempfile::tempdir().unwrap();
+        fs::create_dir(all.path().join("usual")).unwrap();
+        let usual = mode(&all.path().join("usual"));
+        let dir = all.path().join("a/b/c");
+        make_dir(&dir).unwrap();
+        for (path, wanted) in [("a", usual), ("a/b", usual), ("a/b/c", 0o700)] {
+            assert_eq!(mode(&all.path().join(path)), wanted, "{path}");
+        }
+        // One that was there before is closed to others, and what is in it stays.
+        fs::write(dir.join("x"), "").unwrap();
+        for open in [0o755, 0o1777, 0o2750, 0o500] {
+            fs::set_permissions(&dir, fs::Permissions::from_mode(open)).unwrap();
+            make_dir(&dir).unwrap();
+            assert_eq!(mode(&dir), 0o700, "{open:o}");
+        }
+        assert!(dir.join("x").exists());
+    }
+
+    #[test]
+    fn what_is_no_directory_of_this_user_is_refused_by_name_and_not_changed() {
+        let all = tempfile::tempdir().unwrap();
+        let (dir, link, file) = (all.path().join("dir"), all.path().join("link"), all.path().join("file"));
+        fs::create_dir(&dir).unwrap();
+        fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+        symlink(&dir, &link).unwrap();
+        fs::write(&file, "").unwrap();
+        for path in [link.clone(), file.clone(), all.path().join("link/")] {
+            assert!(unfit(&path).contains("no directory"), "{}", path.display());
+        }
+        assert_eq!(mode(&dir), 0o755);
+        // Somebody else's: root can make such a one, and for others what is root's is one.
+        let other = if rustix::process::geteuid().is_root() {
+            lchown(&dir, Some(65_532), None).unwrap();
+            dir
+        } else {
+            PathBuf::from("/usr")
+        };
+        let before = mode(&other);
+        assert!(unfit(&other).contains("user"), "{}", other.display());
+        assert_eq!(mode(&other), before);
+        assert!(matches!(make_dir(&file.join("under")), Err(OpenError::Io { .. })));
+    }
 }

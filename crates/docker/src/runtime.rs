@@ -18,7 +18,7 @@ use futures_util::stream::{self, BoxStream, StreamExt as _};
 use tokio::time::timeout;
 
 use crate::{
-    DockerRuntime, logs,
+    DockerRuntime, asked, logs,
     translate::{self, INSTALLATION, Phase, looking, phase},
 };
 
@@ -115,15 +115,11 @@ impl ContainerRuntime for DockerRuntime {
     }
 
     async fn ping(&self) -> Result<(), RuntimeError> {
-        self.engine.ping().await.map_err(looking)
+        asked::ping(&self.engine).await
     }
 
     async fn engine_id(&self) -> Result<String, RuntimeError> {
-        let info = self.engine.info().await.map_err(looking)?;
-        if info.id.is_empty() {
-            return Err(RuntimeError::Unavailable("the Docker engine does not say its id".into()));
-        }
-        Ok(format!("docker:{}", info.id))
+        asked::id(&self.engine).await
     }
 
     fn unenforced(&self) -> Unenforced {

@@ -2,7 +2,7 @@
 //!
 //! Invariants: whoever creates or starts the container of an incarnation holds its turn; an ended container
 //! is never started, though the engine would; a start that is refused leaves nothing. The usual start is two calls to
-//! the engine: create and start.
+//! the engine: create and start. Where it says that it failed at one, a look tells whether it did it all the same.
 
 use std::time::Duration;
 
@@ -14,9 +14,10 @@ use crate::{
     DockerRuntime,
     body::{self, image, refused},
     credentials::{Place, Turn},
+    engine::Fault,
     translate::{
-        NotCreated, NotStarted, Phase, acting, acting_on, exit, is_of, looking, not_created, not_started,
-        phase, whose,
+        NotCreated, NotStarted, Phase, acting, acting_on, exit, failed, is_of, looking, not_created,
+        not_started, phase, whose,
     },
 };
 
@@ -73,7 +74,11 @@ impl DockerRuntime {
                 let image = image(&start.spec, &self.options.default_image);
                 refused("image", &format!("{image} is not on this engine"))
             }
-            NotCreated::Other => acting(fault),
+            NotCreated::Other => match self.after_create(start, &fault, place).await? {
+                Some(Failed::Runs(started)) => return Ok(Some(started)),
+                Some(Failed::Is(why)) => RuntimeError::Refused(why),
+                None => acting(fault),
+            },
         };
         // What may have been done all the same is looked at by the next call, which then finds everything in place.
         if turn.fresh && !matches!(why, RuntimeError::Unknown(_)) {
@@ -140,8 +145,54 @@ impl DockerRuntime {
                     &format!("{} of {image}: {why}", command.map_or("the program", String::as_str)),
                 ))
             }
-            NotStarted::Other => Err(acting_on(fault)),
+            NotStarted::Other => match self.after_start(id, &fault, place).await? {
+                Some(Failed::Runs(started)) => Ok(Some(started)),
+                Some(Failed::Is(why)) => Err(RuntimeError::Refused(why)),
+                None => Err(acting_on(fault)),
+            },
         }
+    }
+
+    /// Looks what came of a create that the engine says it failed at; `None` when that cannot be told. A container
+    /// that was made and never started is removed.
+    async fn after_create(
+        &self,
+        start: &Start,
+        fault: &Fault,
+        place: &Place,
+    ) -> Result<Option<Failed>, RuntimeError> {
+        let Some(why) = failed(fault) else { return Ok(None) };
+        let Ok(found) = self.engine.inspect(&self.name(&start.key)).await else { return Ok(None) };
+        let ours = found.filter(|found| is_of(self.options.installation, &start.key, found));
+        let Some(found) = ours else { return Ok(Some(Failed::Is(why))) };
+        match phase(&found.status) {
+            // It was there before.
+            Phase::Running => Ok(Some(Failed::Runs(Started::AlreadyRunning))),
+            Phase::Ended => Ok(Some(Failed::Runs(Started::AlreadyEnded(exit(&found))))),
+            Phase::Created => {
+                self.discard(&found.id, place).await?;
+                Ok(Some(Failed::Is(why)))
+            }
+            Phase::Leaving => Ok(None),
+        }
+    }
+
+    /// Looks what came of a start that the engine says it failed at, as [`Self::after_create`] does.
+    async fn after_start(
+        &self,
+        id: &str,
+        fault: &Fault,
+        place: &Place,
+    ) -> Result<Option<Failed>, RuntimeError> {
+        let Some(why) = failed(fault) else { return Ok(None) };
+        let Ok(found) = self.engine.inspect(id).await else { return Ok(None) };
+        match found.map(|found| phase(&found.status)) {
+            Some(Phase::Running) => return Ok(Some(Failed::Runs(Started::Now))),
+            Some(Phase::Created | Phase::Ended) => self.discard(id, place).await?,
+            None => place.remove().await?,
+            Some(Phase::Leaving) => return Ok(None),
+        }
+        Ok(Some(Failed::Is(why)))
     }
 
     /// Removes what a failed start has made.
@@ -149,6 +200,14 @@ impl DockerRuntime {
         self.engine.remove(id).await.map_err(acting_on)?;
         place.remove().await
     }
+}
+
+/// What came of a call that the engine says it failed at.
+enum Failed {
+    /// It did it all the same, or it was so before.
+    Runs(Started),
+    /// It did not; the engine's words.
+    Is(String),
 }
 
 fn unknown(error: RuntimeError) -> RuntimeError {

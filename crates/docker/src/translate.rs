@@ -229,8 +229,22 @@ pub(crate) fn acting_on(fault: Fault) -> RuntimeError {
     }
 }
 
+/// What the engine says when it failed at a create or start; a look then tells whether it did it all the same. `None`
+/// for other faults, and for the word of a gateway before it (502, 504), behind which the engine may still be at it.
+pub(crate) fn failed(fault: &Fault) -> Option<String> {
+    match fault {
+        Fault::Answer { status: 502 | 504, .. } => None,
+        Fault::Answer { status, message } if *status >= 500 => Some(words(*status, message)),
+        _ => None,
+    }
+}
+
 fn said(status: u16, message: &str) -> Cause {
-    format!("the Docker engine answers {status}: {message}").into()
+    words(status, message).into()
+}
+
+fn words(status: u16, message: &str) -> String {
+    format!("the Docker engine answers {status}: {message}")
 }
 
 /// Why a create failed.

@@ -4,6 +4,12 @@
 
 mod support;
 
+mod fake_engine {
+    mod host_paths;
+    mod logs;
+    mod starts;
+}
+
 use std::{
     sync::{
         Arc,
@@ -13,10 +19,10 @@ use std::{
 };
 
 use aito_contracts::runtime::{SOON, key, spec, start, within};
-use aito_docker::{DockerRuntime, OpenError, Options};
+use aito_docker::{DockerEngine, DockerRuntime, OpenError, Options};
 use aito_domain::{
     id::InstallationId,
-    ports::runtime::{ContainerRuntime, Hint, LogQuery, RuntimeError, Started, Stopped},
+    ports::runtime::{ContainerRuntime, Hint, LogQuery, RuntimeError, Stopped},
 };
 use futures_util::StreamExt as _;
 use serde_json::{Value, json};
@@ -239,6 +245,40 @@ async fn opening_needs_no_engine_and_it_is_found_when_it_comes() {
 }
 
 #[tokio::test]
+async fn an_engine_that_is_only_asked_gets_no_directory_and_no_change() {
+    let fake = engine(|request| {
+        let image = request == "GET /v1.41/images/agent/json";
+        let found = if image { answer(&json!({ "Id": "x" })) } else { refusal(404, "No such image") };
+        request.contains("/images/").then_some(found)
+    });
+    let asked = DockerEngine::at(fake.socket(), CALL).unwrap();
+    asked.ping().await.unwrap();
+    assert_eq!(asked.id().await.unwrap(), "docker:fake");
+    assert!(asked.has_image("agent").await.unwrap() && !asked.has_image("other").await.unwrap());
+    let socket_alone: Vec<_> = std::fs::read_dir(fake.dir.path()).unwrap().collect();
+    assert_eq!(socket_alone.len(), 1, "{socket_alone:?}");
+    assert!(fake.asked().iter().all(|request| request.starts_with("GET ")), "{:?}", fake.asked());
+
+    let fake = Fake::start(|_| Reply::Stalled(Vec::new()));
+    let asked = DockerEngine::at(fake.socket(), CALL).unwrap();
+    let silent = within("a ping", BOUND, asked.ping()).await;
+    assert!(matches!(silent, Err(RuntimeError::Unavailable(_))), "{silent:?}");
+    assert!(matches!(DockerEngine::at("s".into(), CALL), Err(OpenError::Relative(_))));
+}
+
+#[tokio::test]
+async fn a_directory_that_is_not_fit_for_credentials_is_refused_at_the_opening() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = options(&dir.path().join("s"), dir.path(), OURS, "agent:1");
+    let elsewhere = dir.path().join("elsewhere");
+    std::fs::create_dir(&elsewhere).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, &options.credentials_dir).unwrap();
+    let named = options.credentials_dir.display().to_string();
+    let Err(error) = DockerRuntime::open(options) else { panic!("it was opened") };
+    assert!(matches!(error, OpenError::Unfit { .. }) && error.to_string().contains(&named), "{error}");
+}
+
+#[tokio::test]
 async fn an_engine_that_was_replaced_is_asked_for_its_version_again() {
     let newer = Arc::new(AtomicBool::new(false));
     let replaced = Arc::clone(&newer);
@@ -257,77 +297,6 @@ async fn an_engine_that_was_replaced_is_asked_for_its_version_again() {
     assert!(matches!(runtime.list().await, Err(RuntimeError::Unavailable(_))));
     runtime.list().await.unwrap();
     assert!(fake.asked().last().unwrap().starts_with("GET /v1.44/"), "{:?}", fake.asked());
-}
-
-#[tokio::test]
-async fn a_start_is_two_calls_and_what_runs_already_is_no_error() {
-    let running = Arc::new(AtomicBool::new(false));
-    let already = Arc::clone(&running);
-    let fake = engine(move |request| {
-        let again = already.load(Ordering::SeqCst) && request.ends_with("/start");
-        again.then(|| Reply::Json(304, String::new()))
-    });
-    let (runtime, first) = (open(&fake), key("ceo", 1));
-    assert_eq!(runtime.ensure_started(&start(&first)).await.unwrap(), Started::Now);
-    let before = fake.asked().len();
-    assert_eq!(runtime.ensure_started(&start(&key("ceo", 2))).await.unwrap(), Started::Now);
-    let asked = fake.asked().split_off(before);
-    assert_eq!(asked.len(), 2, "{asked:?}");
-    running.store(true, Ordering::SeqCst);
-    assert_eq!(runtime.ensure_started(&start(&first)).await.unwrap(), Started::AlreadyRunning);
-}
-
-#[tokio::test]
-async fn a_network_that_disappeared_is_made_anew_and_the_container_too() {
-    let failures = Arc::new(AtomicUsize::new(1));
-    let left = Arc::clone(&failures);
-    let fake = engine(move |request| {
-        if request.ends_with("/start") && left.swap(0, Ordering::SeqCst) == 1 {
-            return Some(refusal(404, "network net1 not found"));
-        }
-        request.starts_with("DELETE").then(|| Reply::Json(204, String::new()))
-    });
-    let (runtime, key) = (open(&fake), key("ceo", 1));
-    assert_eq!(runtime.ensure_started(&start(&key)).await.unwrap(), Started::Now);
-    assert_eq!(fake.count(&format!("DELETE /v1.41/containers/{ID}")), 1);
-    assert_eq!((fake.count("POST /v1.41/containers/create"), fake.count("GET /v1.41/networks")), (2, 2));
-}
-
-#[tokio::test]
-async fn of_racing_networks_the_oldest_is_kept_and_only_the_own_later_one_removed() {
-    let looks = Arc::new(AtomicUsize::new(0));
-    let seen = Arc::clone(&looks);
-    let fake = engine(move |request| match request {
-        list if list.starts_with("GET /v1.41/networks") => {
-            if seen.fetch_add(1, Ordering::SeqCst) == 0 {
-                return Some(answer(&json!([])));
-            }
-            let mut both = network();
-            let mut later = both[0].clone();
-            later["Id"] = json!("net2");
-            later["Created"] = json!("2026-01-02T00:00:00Z");
-            both.as_array_mut().unwrap().insert(0, later);
-            Some(answer(&both))
-        }
-        "POST /v1.41/networks/create" => Some(Reply::Json(201, json!({ "Id": "net2" }).to_string())),
-        "DELETE /v1.41/networks/net2" => Some(Reply::Json(204, String::new())),
-        _ => None,
-    });
-    open(&fake).ensure_started(&start(&key("ceo", 1))).await.unwrap();
-    let removed: Vec<_> = fake.asked().into_iter().filter(|request| request.starts_with("DELETE")).collect();
-    assert_eq!(removed, ["DELETE /v1.41/networks/net2"]);
-}
-
-#[tokio::test]
-async fn a_foreign_network_of_that_name_is_a_conflict() {
-    let fake = engine(|request| {
-        let mut foreign = network();
-        foreign[0]["Labels"] = json!({});
-        request.starts_with("GET /v1.41/networks").then(|| answer(&foreign))
-    });
-    let error = open(&fake).ensure_started(&start(&key("ceo", 1))).await.unwrap_err();
-    assert!(matches!(&error, RuntimeError::Conflict(why) if why.contains("network")), "{error:?}");
-    assert_eq!(fake.count("POST"), 0);
 }
 
 #[tokio::test]
@@ -375,64 +344,4 @@ async fn hints_end_when_the_stream_breaks_and_can_be_asked_for_again() {
             within("the end of the hints", SOON, runtime.watch().await.unwrap().collect()).await;
         assert_eq!(hints, [Hint]);
     }
-}
-
-#[tokio::test]
-async fn a_log_that_breaks_or_makes_no_sense_ends_without_a_panic() {
-    let frame = |text: &str| {
-        let mut out = vec![1, 0, 0, 0, 0, 0, 0, u8::try_from(text.len()).unwrap()];
-        out.extend(text.as_bytes());
-        out
-    };
-    let good = frame("2026-11-25T19:33:33.473925276Z one\n");
-    for (reply, wanted) in [
-        (Reply::Pieces(vec![good.clone(), good[..20].to_vec()]), 1),
-        (Reply::Broken(vec![good.clone()]), 1),
-        (Reply::Pieces(vec![good.clone(), b"text of a terminal".to_vec()]), 1),
-        (Reply::Pieces(vec![vec![1, 0, 0, 0, 255, 255, 255, 255], vec![b'x'; 100_000]]), 0),
-        (Reply::Stalled(b"HTTP/1.1 200 x\r\nTransfer-Encoding: chunked\r\n\r\n".to_vec()), 0),
-    ] {
-        let fake = engine(move |request| request.contains("/logs?").then(|| reply.clone()));
-        let runtime = open(&fake);
-        let lines = runtime.logs(&key("ceo", 1), &LogQuery::default()).await.unwrap();
-        assert_eq!(within("the end of a log", SOON, lines.collect::<Vec<_>>()).await.len(), wanted);
-    }
-}
-
-#[tokio::test]
-async fn a_container_on_a_terminal_has_no_log() {
-    let fake = engine(|request| {
-        let mut terminal = container("running", 0);
-        terminal["Config"]["Tty"] = json!(true);
-        request.ends_with("/json").then(|| answer(&terminal))
-    });
-    let log = open(&fake).logs(&key("ceo", 1), &LogQuery::default()).await;
-    assert!(matches!(log, Err(RuntimeError::Refused(_))));
-}
-
-#[tokio::test]
-async fn a_server_in_a_container_is_told_what_to_mount() {
-    let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let own = format!("GET /v1.41/containers/{host}/json");
-    let fake = engine(move |request| {
-        let mut server = container("running", 0);
-        server["Mounts"] = json!([
-            { "Type": "bind", "Source": "/srv/aito", "Destination": "/srv/aito" },
-            { "Type": "bind", "Source": "/elsewhere", "Destination": "/run/aito" },
-        ]);
-        (request == own).then(|| answer(&server))
-    });
-    let runtime = open(&fake);
-    runtime.verify_host_paths(&["/srv/aito/agents".into()]).await.unwrap();
-    let refused = runtime.verify_host_paths(&["/srv/aito".into(), "/run/aito/x".into()]).await;
-    assert!(
-        matches!(&refused, Err(RuntimeError::Refused(why)) if why.contains("/run/aito/x:/run/aito/x")),
-        "{refused:?}"
-    );
-    // On the host itself the engine knows no container of its name.
-    let fake = engine(|request| request.ends_with("/json").then(|| refusal(404, "No such container")));
-    open(&fake).verify_host_paths(&["/anywhere".into()]).await.unwrap();
-    let fake = Fake::start(|_| Reply::Stalled(Vec::new()));
-    let refused = within("a check", BOUND, open(&fake).verify_host_paths(&["/anywhere".into()])).await;
-    assert!(matches!(refused, Err(RuntimeError::Unavailable(_))), "{refused:?}");
 }

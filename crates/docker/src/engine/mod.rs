@@ -69,6 +69,8 @@ pub(crate) struct Listed {
 pub(crate) struct Inspected {
     pub(crate) id: String,
     pub(crate) name: String,
+    /// What its processes take for the host's name.
+    pub(crate) hostname: String,
     pub(crate) labels: Labels,
     pub(crate) tty: bool,
     /// Such as `running`.
@@ -512,7 +514,8 @@ fn listed(found: ContainerSummary) -> Listed {
 }
 
 fn inspected(found: ContainerInspect200Response) -> Inspected {
-    let (labels, tty) = found.config.map(|config| (config.labels, config.tty)).unwrap_or_default();
+    let config = found.config.map(|config| (config.hostname, config.labels, config.tty));
+    let (hostname, labels, tty) = config.unwrap_or_default();
     let state = found.state.as_ref();
     let mounted = |mount: MountPoint| Mounted {
         kind: mount.type_.unwrap_or_default(),
@@ -522,6 +525,7 @@ fn inspected(found: ContainerInspect200Response) -> Inspected {
     Inspected {
         id: found.id.unwrap_or_default(),
         name: found.name.unwrap_or_default().trim_start_matches('/').to_owned(),
+        hostname: hostname.unwrap_or_default(),
         labels: labels.unwrap_or_default(),
         tty: tty.unwrap_or_default(),
         status: state.and_then(|state| state.status.clone()).unwrap_or_default(),

@@ -24,6 +24,9 @@ const LONGEST_FRAME: usize = 1 << 20;
 
 const HEADER: usize = 8;
 
+/// How many channels a container writes on.
+pub(crate) const CHANNELS: usize = 2;
+
 /// A line with its time to the nanosecond.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Stamped {
@@ -49,8 +52,11 @@ pub(crate) struct Decoder {
     /// Of the present frame: its channel, how much of it is still to come, and what has come.
     frame: Option<(Channel, usize, Vec<u8>)>,
     /// What was begun on the two channels.
-    begun: [Begun; 2],
+    begun: [Begun; CHANNELS],
     last: DateTime<Utc>,
+    /// How many pieces have come, and the time of the first one.
+    pieces: u64,
+    first: Option<DateTime<Utc>>,
 }
 
 #[derive(Debug, Default)]
@@ -72,7 +78,7 @@ impl Decoder {
     /// [`Broken`]; nothing can be read after it.
     pub(crate) fn push(&mut self, mut bytes: &[u8], lines: &mut VecDeque<Stamped>) -> Result<(), Broken> {
         while !bytes.is_empty() {
-            let Some((channel, left, kept)) = &mut self.frame else {
+            let Some((_, left, kept)) = &mut self.frame else {
                 let (head, rest) = bytes.split_at(bytes.len().min(HEADER - self.header.len()));
                 self.header.extend_from_slice(head);
                 bytes = rest;
@@ -87,7 +93,6 @@ impl Decoder {
             let room = LONGEST_FRAME.saturating_sub(kept.len());
             kept.extend_from_slice(&part[..part.len().min(room)]);
             *left -= part.len();
-            let _ = channel;
             bytes = rest;
             self.take_frame_if_whole(lines)?;
         }
@@ -108,6 +113,17 @@ impl Decoder {
         self.has_begun(LogChannel::Stdout) || self.has_begun(LogChannel::Stderr)
     }
 
+    /// How many pieces have come.
+    pub(crate) fn pieces(&self) -> u64 {
+        self.pieces
+    }
+
+    /// Whether what was written at this time may have begun before the first piece: the engine gives all pieces of a
+    /// line the time of its beginning.
+    pub(crate) fn may_precede(&self, at: DateTime<Utc>) -> bool {
+        self.first.is_some_and(|first| at <= first)
+    }
+
     fn take_frame_if_whole(&mut self, lines: &mut VecDeque<Stamped>) -> Result<(), Broken> {
         match self.frame.take() {
             Some((Channel::Of(channel), 0, bytes)) => self.message(channel, &bytes, lines),
@@ -125,6 +141,8 @@ impl Decoder {
             None => (self.last, message),
         };
         self.last = at;
+        self.pieces += 1;
+        self.first.get_or_insert(at);
         while !text.is_empty() {
             let begun = self.begun(channel);
             if begun.bytes.is_empty() {
@@ -171,7 +189,8 @@ impl Decoder {
     }
 }
 
-fn index(channel: LogChannel) -> usize {
+/// The place of what is kept for a channel.
+pub(crate) fn index(channel: LogChannel) -> usize {
     match channel {
         LogChannel::Stdout => 0,
         LogChannel::Stderr => 1,
@@ -200,12 +219,9 @@ fn stamp(message: &[u8]) -> Option<(DateTime<Utc>, &[u8])> {
 /// How many bytes at the end are the beginning of a character that goes on.
 fn begun_character(bytes: &[u8]) -> usize {
     let tail = &bytes[bytes.len().saturating_sub(4)..];
-    match std::str::from_utf8(tail.iter().position(|byte| byte & 0xc0 != 0x80).map_or(&[], |at| &tail[at..]))
-    {
-        Err(error) if error.error_len().is_none() => {
-            let skipped = tail.iter().position(|byte| byte & 0xc0 != 0x80).unwrap_or(0);
-            tail.len() - skipped - error.valid_up_to()
-        }
+    let Some(start) = tail.iter().position(|byte| byte & 0xc0 != 0x80) else { return 0 };
+    match std::str::from_utf8(&tail[start..]) {
+        Err(error) if error.error_len().is_none() => tail.len() - start - error.valid_up_to(),
         _ => 0,
     }
 }

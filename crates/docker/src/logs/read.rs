@@ -17,14 +17,17 @@ use chrono::{DateTime, Utc};
 use futures_util::stream::{self, BoxStream, StreamExt as _};
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
-use super::decode::{Decoder, Stamped};
+use super::decode::{CHANNELS, Decoder, LONGEST_LINE, Stamped, index};
 use crate::{
     engine::{Chunks, Engine, Fault, LogPart},
     translate::{Phase, looking, phase},
 };
 
-/// A line of the engine's may be a part of one; so many more are asked for than lines are wanted.
-const SPARE_PIECES: u64 = 64;
+/// So many pieces at most make the longest line: the engine divides after 16 KiB.
+const PIECES: u64 = (LONGEST_LINE as u64).div_ceil(16 << 10);
+
+/// More pieces than a log can have that is kept, which is 20 MiB at most.
+const MOST_PIECES: u64 = 1 << 20;
 
 /// Pause between two looks at a container that writes nothing any more.
 const LOOK_AGAIN: Duration = Duration::from_millis(300);
@@ -90,6 +93,8 @@ struct Reader {
     given: Option<DateTime<Utc>>,
     /// Whether everything was asked for since the container was seen at its end.
     caught_up: bool,
+    /// Whether it was said that the log cannot be read on.
+    warned: bool,
 }
 
 impl Reader {
@@ -103,6 +108,7 @@ impl Reader {
             last: None,
             given: None,
             caught_up: false,
+            warned: false,
         }
     }
 
@@ -116,19 +122,24 @@ impl Reader {
 
     /// Reads the last lines whole; what comes after them is to be asked for.
     async fn read_last(&mut self, count: u32) -> Result<(), RuntimeError> {
-        self.ask(&LogPart { tail: Some(u64::from(count) + SPARE_PIECES), since: None, follow: false })
-            .await?;
-        let mut kept = VecDeque::new();
+        // One line more of each channel: the beginning of the first one may be cut.
+        let asked = ((u64::from(count) + CHANNELS as u64) * PIECES).min(MOST_PIECES);
+        self.ask(&LogPart { tail: Some(asked), since: None, follow: false }).await?;
+        let (mut kept, mut is_first) = (VecDeque::new(), [true; CHANNELS]);
         while let Some(line) = self.next_kept().await {
             self.last = Some(line.at);
-            if kept.len() == count as usize {
+            let is_first = std::mem::take(&mut is_first[index(line.line.channel)]);
+            let may_be_cut = is_first && self.decoder.may_precede(line.at);
+            if kept.len() == count as usize + CHANNELS {
                 kept.pop_front();
             }
-            if count > 0 {
-                kept.push_back(line);
-            }
+            kept.push_back((line, may_be_cut));
         }
-        self.raw = kept;
+        if self.decoder.pieces() >= asked {
+            kept.retain(|(_, may_be_cut)| !may_be_cut);
+        }
+        let spare = kept.len().saturating_sub(count as usize);
+        self.raw = kept.into_iter().skip(spare).map(|(line, _)| line).collect();
         self.given = None;
         self.phase = Reading::Again;
         Ok(())
@@ -187,7 +198,10 @@ impl Reader {
             },
             Err(fault) => format!("{fault:?}"),
         };
-        tracing::warn!(container = %self.id, why = %failure, "a log cannot be read on");
+        // A log that is broken for good is tried again and again while it is followed.
+        if !std::mem::replace(&mut self.warned, true) {
+            tracing::warn!(container = %self.id, why = %failure, "a log cannot be read on");
+        }
         self.end();
     }
 

@@ -131,6 +131,16 @@ fn certain_and_uncertain_failures_are_not_mixed() {
 }
 
 #[test]
+fn a_failure_is_the_engines_own_word_and_no_gateways() {
+    for status in [500, 501, 503] {
+        assert!(failed(&answer(status, "no space left")).unwrap().contains("no space left"), "{status}");
+    }
+    for other in [answer(502, "x"), answer(504, "x"), answer(409, "x"), Fault::Lost("cut off".into())] {
+        assert_eq!(failed(&other), None, "{other:?}");
+    }
+}
+
+#[test]
 fn a_404_is_told_by_what_is_missing() {
     assert_eq!(not_created(&answer(404, "No such image: nope:latest")), NotCreated::NoImage);
     assert_eq!(not_created(&answer(404, "network abc not found")), NotCreated::NoNetwork);

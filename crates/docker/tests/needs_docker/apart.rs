@@ -1,17 +1,17 @@
 //! What is not ours, and what must not reach each other.
 
+use std::path::Path;
+
 use aito_contracts::runtime::{READY, ended, key, printed};
 use aito_docker::{DockerRuntime, Options};
 use aito_domain::{
     agent::Exit,
     ports::runtime::{ContainerRuntime, LogQuery, RuntimeError},
 };
+use aito_harness::engine::call;
 use serde_json::{Value, json};
 
-use crate::support::{
-    fixture::{Fixture, GRACE, SLEEP},
-    raw,
-};
+use crate::support::fixture::{Fixture, GRACE, SLEEP, inspect};
 
 /// A container that another hand made, removed when dropped.
 struct Stranger<'a> {
@@ -20,29 +20,34 @@ struct Stranger<'a> {
     before: Value,
 }
 
+/// Removes a container whatever it does, if there is one.
+fn remove(socket: &Path, name: &str) {
+    call(socket, "DELETE", &format!("/containers/{name}?force=1&v=1"), None);
+}
+
 impl Drop for Stranger<'_> {
     fn drop(&mut self) {
-        raw::remove(&self.fixture.socket, &self.name);
+        remove(&self.fixture.socket, &self.name);
     }
 }
 
 impl<'a> Stranger<'a> {
     fn new(fixture: &'a Fixture, name: &str, labels: Value, runs: bool) -> Self {
-        raw::remove(&fixture.socket, name);
+        remove(&fixture.socket, name);
         let body = json!({ "Image": fixture.image, "Cmd": ["sleep", "3600"], "Labels": labels,
                            "HostConfig": { "NetworkMode": "none" } });
         let path = format!("/containers/create?name={name}");
-        assert_eq!(raw::json(&fixture.socket, "POST", &path, &body).0, 201);
+        assert_eq!(call(&fixture.socket, "POST", &path, Some(&body)).status, 201);
         if runs {
             let path = format!("/containers/{name}/start");
-            assert_eq!(raw::json(&fixture.socket, "POST", &path, &Value::Null).0, 204);
+            assert_eq!(call(&fixture.socket, "POST", &path, None).status, 204);
         }
-        let before = raw::inspect(&fixture.socket, name);
+        let before = inspect(&fixture.socket, name);
         Self { fixture, name: name.to_owned(), before }
     }
 
     fn is_untouched(&self) {
-        let now = raw::inspect(&self.fixture.socket, &self.name);
+        let now = inspect(&self.fixture.socket, &self.name);
         for field in ["Id", "State", "Name"] {
             assert_eq!(now[field], self.before[field], "{} {field}", self.name);
         }
@@ -124,15 +129,15 @@ async fn reaches(runtime: &DockerRuntime, fixture: &Fixture, from: u64) -> (bool
     let networks = fixture.inspect(&server)["NetworkSettings"]["Networks"].clone();
     let (name, settings) = networks.as_object().unwrap().iter().next().unwrap();
     let address = settings["IPAddress"].as_str().unwrap();
-    let call = fixture.script(&client, &format!("nc -w 2 {address} 8080 </dev/null && exit 9; exit 3"));
-    runtime.ensure_started(&call).await.unwrap();
+    let ask = fixture.script(&client, &format!("nc -w 2 {address} 8080 </dev/null && exit 9; exit 3"));
+    runtime.ensure_started(&ask).await.unwrap();
     let exit = ended(runtime, &client).await;
     for key in [&server, &client] {
         runtime.remove(key).await.unwrap();
     }
     assert!([Exit::Code(3), Exit::Code(9)].contains(&exit), "{exit:?}");
-    let (_, shown) = raw::json(&fixture.socket, "GET", &format!("/networks/{name}"), &Value::Null);
-    (exit == Exit::Code(9), shown)
+    let shown = call(&fixture.socket, "GET", &format!("/networks/{name}"), None);
+    (exit == Exit::Code(9), shown.json())
 }
 
 #[tokio::test]
@@ -148,16 +153,15 @@ async fn agents_cannot_reach_each_other_over_their_network() {
 
     // One that somebody else made and configuration names is used as it is: there they do.
     let name = format!("open-{}", own_network(&fixture));
-    let made = raw::json(&fixture.socket, "POST", "/networks/create", &json!({ "Name": name }));
-    assert_eq!(made.0, 201, "{}", made.1);
+    let made = call(&fixture.socket, "POST", "/networks/create", Some(&json!({ "Name": name })));
+    assert_eq!(made.status, 201, "{}", made.json());
     let open = DockerRuntime::open(Options { network: Some(name.clone()), ..fixture.options() }).unwrap();
     let (reached, shown) = reaches(&open, &fixture, 2).await;
     assert!(reached);
     assert_eq!((&shown["Name"], &shown["Labels"]), (&json!(name), &json!({})));
 
     // A network that is gone is made again by the next start.
-    let remove =
-        |name: &str| raw::json(&fixture.socket, "DELETE", &format!("/networks/{name}"), &Value::Null).0;
+    let remove = |name: &str| call(&fixture.socket, "DELETE", &format!("/networks/{name}"), None).status;
     assert_eq!((remove(&name), remove(&own_network(&fixture))), (204, 204));
     own.ensure_started(&fixture.script(&key("ceo", 3), SLEEP)).await.unwrap();
     own.remove(&key("ceo", 3)).await.unwrap();
@@ -178,12 +182,12 @@ async fn servers_that_make_the_network_at_once_end_with_one() {
         .into_iter()
         .for_each(|done| drop(done.unwrap()));
     let name = own_network(&fixture);
-    let (_, all) = raw::json(&fixture.socket, "GET", "/networks", &Value::Null);
+    let all = call(&fixture.socket, "GET", "/networks", None).json();
     let named: Vec<_> = all.as_array().unwrap().iter().filter(|network| network["Name"] == name).collect();
     assert_eq!(named.len(), 1);
     for n in 1..=6 {
         fixture.runtime.remove(&key("ceo", n)).await.unwrap();
     }
     let id = named[0]["Id"].as_str().unwrap();
-    assert_eq!(raw::json(&fixture.socket, "DELETE", &format!("/networks/{id}"), &Value::Null).0, 204);
+    assert_eq!(call(&fixture.socket, "DELETE", &format!("/networks/{id}"), None).status, 204);
 }

@@ -7,13 +7,10 @@ use aito_domain::{
     agent::Exit,
     ports::runtime::{ContainerRuntime, LogLine, LogQuery, Started},
 };
+use aito_harness::engine::call;
 use futures_util::StreamExt as _;
-use serde_json::Value;
 
-use crate::support::{
-    fixture::{Fixture, GRACE, SLEEP},
-    raw,
-};
+use crate::support::fixture::{Fixture, GRACE, SLEEP};
 
 #[tokio::test]
 async fn a_last_line_without_an_end_is_shown() {
@@ -43,6 +40,23 @@ async fn long_lines_come_whole_up_to_the_cap_and_nothing_of_longer_ones_is_lost(
     let last: Vec<LogLine> = fixture.runtime.logs(&key, &tail).await.unwrap().collect().await;
     assert_eq!(last.iter().map(|line| line.text.len()).collect::<Vec<_>>()[..1], [65_536]);
     assert_eq!(last.len(), 17);
+}
+
+#[tokio::test]
+async fn the_last_lines_are_as_many_and_whole_however_long_they_are() {
+    let fixture = Fixture::new();
+    let key = key("ceo", 1);
+    let script = "x=$(head -c 50000 /dev/zero | tr '\\0' x)
+        n=10; while [ $n -lt 70 ]; do echo $n$x; n=$((n+1)); done; echo end";
+    fixture.run(&key, script).await;
+    ended(&*fixture.runtime, &key).await;
+    let tail = LogQuery { tail: Some(40), ..LogQuery::default() };
+    let last: Vec<LogLine> = fixture.runtime.logs(&key, &tail).await.unwrap().collect().await;
+    assert_eq!((last.len(), last[39].text.as_str()), (40, "end"));
+    for (number, line) in (31..70).zip(&last) {
+        let begins = line.text.starts_with(&format!("{number}x"));
+        assert!(begins && line.text.len() == 50_002, "{number}: {}", line.text.len());
+    }
 }
 
 #[tokio::test]
@@ -125,7 +139,7 @@ async fn a_followed_log_goes_on_when_the_container_is_started_again_by_hand() {
     let first = within("the first line", SOON, followed.next()).await.unwrap();
     assert_eq!(ended(&*fixture.runtime, &key).await, Exit::Code(4));
     let path = format!("/containers/{}/start", fixture.name(&key));
-    assert_eq!(raw::json(&fixture.socket, "POST", &path, &Value::Null).0, 204);
+    assert_eq!(call(&fixture.socket, "POST", &path, None).status, 204);
     let second = within("the second line", SOON, followed.next()).await.unwrap();
     assert!(first.text == "begins" && second.text == "begins" && second.at > first.at);
     let since = LogQuery { since: Some(second.at), ..LogQuery::default() };

@@ -10,12 +10,10 @@ use aito_domain::{
     ports::runtime::{ContainerRuntime, RuntimeError, Started, Stopped},
     spec::Mount,
 };
-use serde_json::{Value, json};
+use aito_harness::engine::{all_containers, call};
+use serde_json::json;
 
-use crate::support::{
-    fixture::{Fixture, GRACE, SLEEP},
-    raw,
-};
+use crate::support::fixture::{Fixture, GRACE, SLEEP};
 
 /// What a refusal says.
 fn refused<T: std::fmt::Debug>(result: Result<T, RuntimeError>) -> String {
@@ -32,7 +30,7 @@ async fn a_name_that_something_foreign_holds_is_a_conflict_and_the_next_number_w
     let name = fixture.name(&taken);
     let holder = json!({ "Image": fixture.image, "Cmd": ["sleep", "3600"] });
     let path = format!("/containers/create?name={name}");
-    assert_eq!(raw::json(&fixture.socket, "POST", &path, &holder).0, 201);
+    assert_eq!(call(&fixture.socket, "POST", &path, Some(&holder)).status, 201);
     let start = fixture.script(&taken, SLEEP);
     match fixture.runtime.ensure_started(&start).await {
         Err(RuntimeError::Conflict(why)) => assert!(why.contains(&name) && why.contains("no label"), "{why}"),
@@ -45,7 +43,7 @@ async fn a_name_that_something_foreign_holds_is_a_conflict_and_the_next_number_w
     assert_eq!(fixture.inspect(&taken)["State"]["Status"], "created");
     assert!(!fixture.credential(&taken).exists());
     fixture.run(&next, SLEEP).await;
-    raw::remove(&fixture.socket, &name);
+    call(&fixture.socket, "DELETE", &format!("/containers/{name}?force=1"), None);
 }
 
 #[tokio::test]
@@ -132,8 +130,8 @@ async fn a_container_that_a_dead_server_made_and_did_not_start_is_started_with_i
     fs::create_dir_all(&own).unwrap();
     std::os::unix::fs::chown(&own, Some(65_532), Some(65_532)).unwrap();
     let path = format!("/containers/create?name={}", fixture.name(&key));
-    let (status, said) = raw::json(&fixture.socket, "POST", &path, &body);
-    assert_eq!(status, 201, "{said}");
+    let made = call(&fixture.socket, "POST", &path, Some(&body));
+    assert_eq!(made.status, 201, "{}", made.json());
 
     assert_eq!(listed(&*fixture.runtime, &key).await, Some(ContainerState::Creating));
     assert_eq!(fixture.runtime.ensure_started(&start).await.unwrap(), Started::Now);
@@ -179,8 +177,8 @@ async fn a_program_is_looked_for_where_the_container_will_see_it() {
     check("/opt/tool", dir(&tool, "/opt/tool")).await.unwrap();
     assert!(refused(check("/opt/other", dir(fixture.dir.path(), "/opt")).await).contains("/other"));
     assert!(refused(check("/opt/tool", Vec::new()).await).contains("/opt/tool"));
-    let probes = raw::labelled(&fixture.socket, &format!("aito.probe={}", fixture.installation));
-    assert_eq!(probes, [] as [Value; 0]);
+    let probes = all_containers(&fixture.socket, &format!("aito.probe={}", fixture.installation));
+    assert!(probes.is_empty(), "{probes:?}");
 }
 
 #[tokio::test]
@@ -190,8 +188,8 @@ async fn leftovers_of_dead_servers_are_swept_when_they_are_old() {
     fs::create_dir_all(&place).unwrap();
     let probe =
         json!({ "Image": fixture.image, "Labels": { "aito.probe": fixture.installation.to_string() } });
-    assert_eq!(raw::json(&fixture.socket, "POST", "/containers/create", &probe).0, 201);
-    let probes = || raw::labelled(&fixture.socket, &format!("aito.probe={}", fixture.installation)).len();
+    assert_eq!(call(&fixture.socket, "POST", "/containers/create", Some(&probe)).status, 201);
+    let probes = || all_containers(&fixture.socket, &format!("aito.probe={}", fixture.installation)).len();
     fixture.runtime.list().await.unwrap();
     assert!(place.exists() && probes() == 1, "they may be in use");
     // Eleven minutes later.

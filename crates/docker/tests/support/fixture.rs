@@ -7,7 +7,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -25,13 +25,16 @@ use aito_domain::{
     ports::runtime::{ContainerRuntime, LogChannel, PLACES, Secret, Start, Started},
     time::{Timestamp, millis},
 };
-use aito_harness::servers::{ENGINE, address};
+use aito_harness::{
+    engine::{call, sweep},
+    servers::{ENGINE, address},
+};
 use async_trait::async_trait;
 use rustix::process::{Pid, Signal, kill_process};
-use serde_json::Value;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{image, raw};
+use super::image;
 
 /// The network of the tests' agents; one for all, since an engine has room for few.
 pub const NETWORK: &str = "aito-test";
@@ -55,9 +58,7 @@ pub struct Fixture {
 impl Drop for Fixture {
     fn drop(&mut self) {
         for installation in [self.installation, other(self.installation)] {
-            for container in raw::labelled(&self.socket, &format!("aito.installation={installation}")) {
-                raw::remove(&self.socket, container["Id"].as_str().unwrap());
-            }
+            sweep(&self.socket, &format!("aito.installation={installation}"));
         }
     }
 }
@@ -71,6 +72,26 @@ pub fn engine() -> PathBuf {
 pub fn shared_image() -> String {
     static NAME: OnceLock<String> = OnceLock::new();
     NAME.get_or_init(|| image::provide(&engine(), &["CMD [\"/bin/sh\", \"-c\", \"exit 5\"]"])).clone()
+}
+
+/// A container as the engine shows it.
+///
+/// # Panics
+/// When there is none.
+pub fn inspect(socket: &Path, name: &str) -> Value {
+    let shown = call(socket, "GET", &format!("/containers/{name}/json"), None);
+    assert_eq!(shown.status, 200, "{name}: {}", shown.json());
+    shown.json()
+}
+
+/// Makes the agents' network where there is none. It is no installation's: the first one would take it along when it
+/// goes, from under the others.
+fn provide_network(socket: &Path) {
+    static TURN: Mutex<()> = Mutex::new(());
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    let wanted = json!({ "Name": NETWORK, "CheckDuplicate": true });
+    let made = call(socket, "POST", "/networks/create", Some(&wanted));
+    assert!([201, 409].contains(&made.status), "{NETWORK}: {}", made.json());
 }
 
 /// The real time, which engine and runtime must agree on for "since".
@@ -113,6 +134,7 @@ impl Fixture {
 
     /// An installation on this engine.
     pub fn on(socket: &Path, image: &str) -> Self {
+        provide_network(socket);
         let dir = tempfile::tempdir().unwrap();
         let installation = fresh_installation();
         let clock = Arc::new(ManualClock::at(present()));
@@ -133,7 +155,7 @@ impl Fixture {
 
     /// A container as the engine shows it.
     pub fn inspect(&self, key: &ContainerKey) -> Value {
-        raw::inspect(&self.socket, &self.name(key))
+        inspect(&self.socket, &self.name(key))
     }
 
     /// Where a container's credential lies on this host.
@@ -172,7 +194,7 @@ impl Fixture {
 
     fn runs(&self, key: &ContainerKey) -> bool {
         let path = format!("/containers/{}/json", self.name(key));
-        raw::json(&self.socket, "GET", &path, &Value::Null).1["State"]["Running"] == true
+        call(&self.socket, "GET", &path, None).json()["State"]["Running"] == true
     }
 }
 

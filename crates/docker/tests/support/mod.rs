@@ -1,4 +1,4 @@
-//! What the tests of this crate share: a plain way to ask an engine, an image that needs no registry, the runtime on
+//! What the tests of this crate share: an image that needs no registry, the runtime on
 //! the run's engine, and an engine that is none.
 
 #![allow(clippy::unwrap_used, dead_code)] // each test executable uses a part of it
@@ -6,4 +6,4 @@
 pub mod fake;
 pub mod fixture;
 pub mod image;
-pub mod raw;
+pub mod warnings;

@@ -1,4 +1,5 @@
-//! An archive in the ustar format (POSIX.1-1988), as far as images need it: directories, programs, links.
+//! An archive in the ustar format (POSIX.1-1988), as far as images need it: directories, programs, links,
+//! pipes.
 //!
 //! Invariants: its size is known before it is written; owners are root, times are zero, so equal files make an equal
 //! archive.
@@ -24,6 +25,7 @@ enum Content {
     Directory,
     File(PathBuf, u64),
     Link(String),
+    Pipe,
 }
 
 impl Entry {
@@ -47,10 +49,15 @@ impl Entry {
         Self { path: path.to_owned(), mode: 0o777, content: Content::Link(target.to_owned()) }
     }
 
+    /// A named pipe.
+    pub fn pipe(path: &str, mode: u32) -> Self {
+        Self { path: path.to_owned(), mode, content: Content::Pipe }
+    }
+
     fn length(&self) -> u64 {
         match &self.content {
             Content::File(_, length) => *length,
-            Content::Directory | Content::Link(_) => 0,
+            Content::Directory | Content::Link(_) | Content::Pipe => 0,
         }
     }
 
@@ -59,6 +66,7 @@ impl Entry {
             Content::Directory => (b'5', ""),
             Content::File(..) => (b'0', ""),
             Content::Link(target) => (b'2', target.as_str()),
+            Content::Pipe => (b'6', ""),
         };
         assert!(self.path.len() <= 100 && target.len() <= 100, "{}: more than 100 bytes", self.path);
         let mut header = [0; BLOCK as usize];
@@ -105,7 +113,7 @@ pub fn write(files: &[Entry], sink: &mut dyn Write) -> io::Result<()> {
 mod tests {
     use super::*;
     use std::{
-        os::unix::fs::MetadataExt as _,
+        os::unix::fs::{FileTypeExt as _, MetadataExt as _},
         process::{Command, Stdio},
     };
 
@@ -119,6 +127,7 @@ mod tests {
             Entry::directory("deep", 0o1777),
             Entry::program("deep/program", &source),
             Entry::link("deep/link", "program"),
+            Entry::pipe("pipe", 0o622),
         ];
         let mut archive = Vec::new();
         write(&files, &mut archive).unwrap();
@@ -131,6 +140,8 @@ mod tests {
         assert!(tar.wait().unwrap().success());
         let mode = |path: &str| fs::symlink_metadata(dir.path().join(path)).unwrap().mode() & 0o7777;
         assert_eq!((mode("deep"), mode("deep/program")), (0o1777, 0o755));
+        assert!(fs::symlink_metadata(dir.path().join("pipe")).unwrap().file_type().is_fifo());
+        assert_eq!(mode("pipe"), 0o622);
         assert_eq!(fs::read(dir.path().join("deep/link")).unwrap(), fs::read(&source).unwrap());
     }
 
