@@ -99,18 +99,6 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_that_is_made_here_is_open_whatever_the_mask_of_the_process() {
-        let above = tempfile::tempdir().unwrap();
-        let dir = above.path().join("sockets");
-        let before = rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o077));
-        let bound = bind(&dir, "server.sock");
-        rustix::process::umask(before);
-        bound.unwrap();
-        assert_eq!(fs::metadata(&dir).unwrap().mode() & 0o777, 0o755);
-        assert_eq!(fs::metadata(dir.join("server.sock")).unwrap().mode() & 0o777, 0o666);
-    }
-
-    #[test]
     fn each_server_has_a_socket_of_its_own_and_leftovers_go() {
         let dir = tempfile::tempdir().unwrap();
         let (one, two) = (name(Path::new("/a"), false), name(Path::new("/b"), false));

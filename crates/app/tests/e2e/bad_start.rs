@@ -282,3 +282,20 @@ async fn log_and_workers_are_as_configured() {
     server.client().start("ceo").await.unwrap();
     assert_eq!(server.log(), "", "nothing went wrong");
 }
+
+/// Agents in containers are other users, and look for servers there.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_directory_that_is_made_is_open_whatever_the_mask_of_the_process() {
+    let sandbox = sandbox(Set::Embedded);
+    assert!(!sandbox.socket_dir().exists());
+    let serve = sandbox.serve();
+    let mut masked = Command::new("/bin/sh");
+    masked.args(["-c", "umask 077; exec \"$0\" \"$@\""]).arg(serve.get_program()).args(serve.get_args());
+    masked.env_clear().current_dir(sandbox.root());
+    masked.envs(serve.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let server = sandbox.start_as(masked).await;
+    let mode = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!((mode(&sandbox.socket_dir()), mode(&sandbox.socket())), (0o755, 0o666));
+    assert_eq!(mode(&sandbox.data_dir().join("aito.sqlite3")), 0o600);
+    assert!(server.stop().await.success());
+}
