@@ -30,7 +30,7 @@ const REFERENCE: &str = "pgbench with the same prepared SQL on as many connectio
 pub(crate) const AGENTS: About = About {
     name: "pg_agents",
     what: "GET /agents on PostgreSQL over 16 connections that stay open: one query of seven rows, shown with what is \
-           known in memory of containers and heartbeats",
+           known in memory of containers and heartbeats; who asks while two such answers are worked on shares the next",
     reference: REFERENCE,
     unit: "answers/s",
     target: Some(Target::AtLeast(0.5)),
@@ -42,7 +42,8 @@ pub(crate) const AGENTS: About = About {
 pub(crate) const EVENTS: About = About {
     name: "pg_events",
     what: "GET /events?limit=100 on PostgreSQL over 16 connections that stay open, on a log of more than 10,000 \
-           events: one round trip that asks whether events wait for their positions and for the page",
+           events: one round trip that asks whether events wait for their positions and for the page; who asks while \
+           two such answers are worked on shares the next",
     reference: REFERENCE,
     unit: "answers/s",
     target: Some(Target::AtLeast(0.5)),
