@@ -3,6 +3,7 @@
 //! Invariants: few dependencies, so it is built in seconds on a machine that has nothing yet; an argument that is not
 //! understood ends it with the usage and status 2 before anything has run.
 
+mod api_fuzz;
 mod clock;
 mod compile;
 mod deps;
@@ -30,6 +31,8 @@ usage: cargo xtask COMMAND
 
   setup                          says what is there and what is missing; installs it where Debian has it and root asks
   test [--only STEP]… [FILTER]   runs every check and test; with FILTER only tests whose name contains it
+  test --api-fuzz [ARGUMENTS]…   debug build of the tests, then aito-harness api-fuzz: cases made from the API's
+                                 description by schemathesis (Python), --cases N of them
   ci                             the same as test without arguments
   deps                           layer rule, bans, sources, licences
   tidy                           house rules
@@ -45,6 +48,7 @@ usage: cargo xtask COMMAND
 enum Call {
     Setup,
     Test(Options),
+    ApiFuzz(Vec<String>),
     Deps,
     Tidy,
     Openapi { check: bool },
@@ -78,6 +82,7 @@ fn run(root: &Path, call: Call) -> ExitCode {
             return ExitCode::SUCCESS;
         }
         Call::Setup => return ended(setup::run(root)),
+        Call::ApiFuzz(arguments) => return ended(api_fuzz::run(root, &arguments)),
         Call::Bench(arguments) => return ended(harness::bench(root, &arguments)),
         Call::Chaos(arguments) => return ended(harness::chaos(root, &arguments)),
         Call::Image(options) => return ended(image::run(root, &options)),
@@ -129,6 +134,12 @@ fn parse(arguments: &[String]) -> Result<Call, String> {
 }
 
 fn parse_test(arguments: &[String]) -> Result<Call, String> {
+    // The harness understands the rest.
+    if let Some((first, rest)) = arguments.split_first()
+        && first == "--api-fuzz"
+    {
+        return Ok(Call::ApiFuzz(rest.to_vec()));
+    }
     let mut options = Options::default();
     let mut rest = arguments.iter();
     while let Some(argument) = rest.next() {
@@ -189,6 +200,10 @@ mod tests {
             parsed("test --only tests --only=fmt vote"),
             test(&[Step::Tests, Step::Fmt], Some("vote"))
         );
+        assert_eq!(
+            parsed("test --api-fuzz --cases 50"),
+            Ok(Call::ApiFuzz(["--cases", "50"].map(String::from).to_vec()))
+        );
         assert_eq!(parsed("openapi"), Ok(Call::Openapi { check: false }));
         assert_eq!(parsed("openapi --check"), Ok(Call::Openapi { check: true }));
         assert_eq!(
@@ -217,6 +232,7 @@ mod tests {
             "test --only nonsense",
             "test a b",
             "test --onlyfmt",
+            "test vote --api-fuzz",
             "deps x",
             "openapi --chek",
             "openapi --check more",

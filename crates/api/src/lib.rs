@@ -9,6 +9,7 @@
 //! - Nothing here decides anything: no domain entity, no I/O, no clock.
 
 mod agent;
+mod audit;
 mod container;
 mod event;
 mod frame;
@@ -17,12 +18,14 @@ mod history;
 mod log;
 pub mod problem;
 pub mod timestamp;
+mod token;
 
 pub use agent::{
     Activity, AgentDetail, AgentHealth, AgentHealthAnswer, AgentList, AgentSpec, AgentSpecAnswer, AgentStats,
     AgentStatsAnswer, AgentStatus, AgentSummary, ContainerStatus, DesiredState, EnvValue, HealthState,
     HeartbeatAnswer, HeartbeatRequest, LastExit, Limits, Mount, RestartPolicy, Started, Stopped, Tier,
 };
+pub use audit::{AuditEntry, AuditList};
 pub use container::{Container, ContainerList};
 pub use event::{Event, EventList};
 pub use frame::{AgentStatusPayload, Frame, ResetPayload, frame_type};
@@ -34,6 +37,9 @@ pub use history::{HistoryCreated, HistoryEntry, HistoryList, NewHistory};
 pub use log::{LogLine, LogList, LogStream};
 pub use problem::{FieldFault, Problem, ProblemKind, slug};
 pub use timestamp::Timestamp;
+pub use token::{
+    Done, NewToken, RoleName, RotateToken, Ticket, TicketCreated, Token, TokenList, TokenSecret,
+};
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]

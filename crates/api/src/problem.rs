@@ -31,14 +31,20 @@ pub mod slug {
     pub const METHOD_NOT_ALLOWED: &str = "method-not-allowed";
     /// The state does not allow it: 409.
     pub const CONFLICT: &str = "conflict";
+    /// The object is in another state than `If-Match` names: 412.
+    pub const PRECONDITION_FAILED: &str = "precondition-failed";
     /// The body is too large: 413.
     pub const PAYLOAD_TOO_LARGE: &str = "payload-too-large";
+    /// The address is too long: 414.
+    pub const URI_TOO_LONG: &str = "uri-too-long";
     /// The body is not sent as JSON: 415.
     pub const UNSUPPORTED_MEDIA_TYPE: &str = "unsupported-media-type";
     /// Well-formed but invalid: 422.
     pub const INVALID: &str = "invalid";
     /// Too many calls: 429 with `Retry-After`.
     pub const TOO_MANY_REQUESTS: &str = "too-many-requests";
+    /// The headers are too large: 431.
+    pub const HEADERS_TOO_LARGE: &str = "headers-too-large";
     /// Known, but not offered by this installation: 501.
     pub const NOT_IMPLEMENTED: &str = "not-implemented";
     /// A dependency is down: 503 with `Retry-After`.
@@ -64,14 +70,20 @@ pub enum ProblemKind {
     MethodNotAllowed,
     /// [`slug::CONFLICT`]
     Conflict,
+    /// [`slug::PRECONDITION_FAILED`]
+    PreconditionFailed,
     /// [`slug::PAYLOAD_TOO_LARGE`]
     PayloadTooLarge,
+    /// [`slug::URI_TOO_LONG`]
+    UriTooLong,
     /// [`slug::UNSUPPORTED_MEDIA_TYPE`]
     UnsupportedMediaType,
     /// [`slug::INVALID`]
     Invalid,
     /// [`slug::TOO_MANY_REQUESTS`]
     TooManyRequests,
+    /// [`slug::HEADERS_TOO_LARGE`]
+    HeadersTooLarge,
     /// [`slug::NOT_IMPLEMENTED`]
     NotImplemented,
     /// [`slug::UNAVAILABLE`]
@@ -82,7 +94,7 @@ pub enum ProblemKind {
 
 impl ProblemKind {
     /// Every kind, in order of declaration.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::NotJson,
         Self::Unauthorized,
         Self::PastIncarnation,
@@ -90,10 +102,13 @@ impl ProblemKind {
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::Conflict,
+        Self::PreconditionFailed,
         Self::PayloadTooLarge,
+        Self::UriTooLong,
         Self::UnsupportedMediaType,
         Self::Invalid,
         Self::TooManyRequests,
+        Self::HeadersTooLarge,
         Self::NotImplemented,
         Self::Unavailable,
         Self::Internal,
@@ -109,6 +124,9 @@ impl ProblemKind {
             Self::NotFound => slug::NOT_FOUND,
             Self::MethodNotAllowed => slug::METHOD_NOT_ALLOWED,
             Self::Conflict => slug::CONFLICT,
+            Self::PreconditionFailed => slug::PRECONDITION_FAILED,
+            Self::UriTooLong => slug::URI_TOO_LONG,
+            Self::HeadersTooLarge => slug::HEADERS_TOO_LARGE,
             Self::PayloadTooLarge => slug::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => slug::UNSUPPORTED_MEDIA_TYPE,
             Self::Invalid => slug::INVALID,
@@ -128,10 +146,13 @@ impl ProblemKind {
             Self::NotFound => 404,
             Self::MethodNotAllowed => 405,
             Self::Conflict => 409,
+            Self::PreconditionFailed => 412,
             Self::PayloadTooLarge => 413,
+            Self::UriTooLong => 414,
             Self::UnsupportedMediaType => 415,
             Self::Invalid => 422,
             Self::TooManyRequests => 429,
+            Self::HeadersTooLarge => 431,
             Self::Internal => 500,
             Self::NotImplemented => 501,
             Self::Unavailable => 503,
@@ -148,6 +169,9 @@ impl ProblemKind {
             Self::NotFound => "Not found",
             Self::MethodNotAllowed => "Method not allowed",
             Self::Conflict => "Conflict",
+            Self::PreconditionFailed => "Precondition failed",
+            Self::UriTooLong => "URI too long",
+            Self::HeadersTooLarge => "Headers too large",
             Self::PayloadTooLarge => "Payload too large",
             Self::UnsupportedMediaType => "Unsupported media type",
             Self::Invalid => "Invalid",

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ServeArgs,
     agents_config::{self, RawAgent},
+    guard_config::{self, GuardConfig, RawAudit, RawAuth, RawGuard, RawLimits},
 };
 
 /// The file that is read when none is named.
@@ -62,6 +63,12 @@ struct Raw {
     docker: RawDocker,
     workers: usize,
     log: RawLog,
+    hosts: Vec<String>,
+    cors_origins: Vec<String>,
+    trusted_proxies: Vec<String>,
+    limits: RawLimits,
+    audit: RawAudit,
+    auth: RawAuth,
     #[serde(default)]
     agents: BTreeMap<String, RawAgent>,
 }
@@ -152,6 +159,7 @@ pub(crate) struct Config {
     pub(crate) workers: usize,
     pub(crate) log_filter: String,
     pub(crate) log_format: LogFormat,
+    pub(crate) guard: GuardConfig,
     pub(crate) agents: Vec<AgentSpec>,
     /// Key, value and source of everything that was set, for `aito config`.
     described: Vec<(String, String, String)>,
@@ -231,6 +239,12 @@ fn defaults(env: &BTreeMap<String, String>) -> Raw {
         },
         workers: std::thread::available_parallelism().map_or(2, std::num::NonZero::get).clamp(1, 64),
         log: RawLog { filter: "info".to_owned(), format: LogFormat::Text },
+        hosts: Vec::new(),
+        cors_origins: Vec::new(),
+        trusted_proxies: Vec::new(),
+        limits: RawLimits::default(),
+        audit: RawAudit::default(),
+        auth: RawAuth::default(),
         agents: BTreeMap::new(),
     }
 }
@@ -246,6 +260,9 @@ const SHARED: [(&str, &[&str]); 5] = [
 
 /// Keys whose values are texts, also when they look like numbers.
 const TEXTS: [&str; 7] = ["listen", "data_dir", "socket_dir", "key_file", "database_url", "redis", "docker"];
+
+/// Of those of `auth`, the one that is a number.
+const LEEWAY: [&str; 3] = ["auth", "jwt", "leeway"];
 
 /// One value from the environment or a flag, as a layer of its own, so that its source can be named.
 struct Layer {
@@ -283,8 +300,16 @@ impl Layer {
         let Some(key) = name.strip_prefix("AITO_") else { return Ok(None) };
         let key = key.to_ascii_lowercase();
         let path: Vec<&str> = key.split("__").collect();
+        if name == crate::watch::TOKEN_VARIABLE {
+            // What the client's commands go by; a server has no use for it.
+            return Ok(None);
+        }
         let parsed = match value.parse::<i64>() {
-            _ if TEXTS.contains(&path[0]) => Value::from(value),
+            _ if TEXTS.contains(&path[0]) || (path[0] == "auth" && path != LEEWAY) => Value::from(value),
+            _ if guard_config::LISTS.contains(&path[0]) => {
+                let all: Vec<&str> = value.split(',').map(str::trim).filter(|one| !one.is_empty()).collect();
+                Value::from(all)
+            }
             Ok(number) => Value::from(number),
             Err(_) => match value {
                 "true" => Value::from(true),
@@ -334,6 +359,9 @@ fn explain(error: &figment::Error) -> String {
             format!("there is no such key; there are {}", allowed.join(", "))
         }
         // What was found there may be the secret itself, which belongs in no log.
+        _ if error.path.first().is_some_and(|segment| segment == "auth") => {
+            "not what this key takes; the values of auth are not shown".to_owned()
+        }
         _ if error.path.get(2).is_some_and(|segment| segment == "secrets") => {
             "a secret is named, not written down: { env = \"NAME\" } or { file = \"/absolute/path\" }"
                 .to_owned()
@@ -397,6 +425,15 @@ fn check(raw: Raw, figment: &Figment) -> Result<Config, String> {
     }
     let data_dir =
         std::path::absolute(&raw.data_dir).map_err(|e| wrong("data_dir", &format!("a usable path: {e}")))?;
+    let guard = guard_config::check(&RawGuard {
+        hosts: &raw.hosts,
+        cors_origins: &raw.cors_origins,
+        trusted_proxies: &raw.trusted_proxies,
+        limits: &raw.limits,
+        audit: &raw.audit,
+        auth: &raw.auth,
+    })
+    .map_err(|(key, allowed)| wrong(key, &allowed))?;
     let agents = agents_config::resolve(&raw.agents, &data_dir, &raw.docker.image).map_err(|bad| {
         format!("agents.{} from {}: {}", bad.key, source(&format!("agents.{}", bad.key)), bad.what)
     })?;
@@ -434,6 +471,9 @@ fn check(raw: Raw, figment: &Figment) -> Result<Config, String> {
     ] {
         described.push((key.to_owned(), value, source(key)));
     }
+    for (key, value) in &guard.described {
+        described.push(((*key).to_owned(), value.clone(), source(key)));
+    }
     for spec in &agents {
         for (key, value) in agents_config::describe(spec) {
             let key = format!("agents.{}.{key}", spec.agent_type);
@@ -454,6 +494,7 @@ fn check(raw: Raw, figment: &Figment) -> Result<Config, String> {
         workers: raw.workers,
         log_filter: raw.log.filter,
         log_format: raw.log.format,
+        guard,
         agents,
         described,
     })

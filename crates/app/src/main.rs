@@ -4,7 +4,10 @@
 
 mod accept_engine;
 mod agents_config;
+mod audit_cli;
 mod config;
+mod credentials;
+mod guard_config;
 mod installation;
 mod profiles;
 mod runtimes;
@@ -16,6 +19,7 @@ mod watch;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
+use aito_domain::display::{Sink, display_safe};
 use clap::{Args, Parser, Subcommand};
 
 /// Control plane for a company of autonomous AI agents.
@@ -35,6 +39,12 @@ enum Command {
     /// What belongs to the installation as a whole
     #[command(subcommand)]
     Installation(InstallationCommand),
+    /// Operators' tokens, on the machine itself
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// The audit, on the machine itself
+    #[command(subcommand)]
+    Audit(AuditCommand),
     /// Print what happens as it happens: one frame of the WebSocket a line, across restarts of the server
     Watch(watch::WatchArgs),
     /// Print the description of the HTTP API (OpenAPI 3.1)
@@ -51,6 +61,18 @@ enum Command {
 enum InstallationCommand {
     /// Take the Docker engine that answers now for the installation's own, after the one before was replaced
     AcceptEngine(ServeArgs),
+}
+
+#[derive(Subcommand)]
+enum TokenCommand {
+    /// Make a token with the roles admin, operator and human, for who lost theirs; it is put into a file
+    Recover(ServeArgs),
+}
+
+#[derive(Subcommand)]
+enum AuditCommand {
+    /// Check that no sealed entry was changed, removed or put in; needs no server
+    Verify(audit_cli::VerifyArgs),
 }
 
 /// What `serve` and `config` take; each stands above environment and file.
@@ -84,6 +106,12 @@ fn main() -> ExitCode {
         Command::Installation(InstallationCommand::AcceptEngine(args)) => {
             report(load(&args).and_then(accept_engine::run).map(|said| println!("{said}")))
         }
+        Command::Token(TokenCommand::Recover(args)) => {
+            report(load(&args).and_then(credentials::recover).map(|said| println!("{said}")))
+        }
+        Command::Audit(AuditCommand::Verify(args)) => report(
+            load(&args.serve).and_then(|config| audit_cli::run(config, &args)).map(|said| println!("{said}")),
+        ),
         Command::Watch(args) => report(watch::run(&args)),
         Command::Openapi => {
             report(aito_http::document().map(|text| print!("{text}")).map_err(|e| e.to_string()))
@@ -101,7 +129,7 @@ fn report(result: Result<(), String>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(why) => {
-            eprintln!("aito: {why}");
+            eprintln!("aito: {}", display_safe(&why, Sink::Terminal));
             ExitCode::FAILURE
         }
     }

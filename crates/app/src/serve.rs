@@ -4,7 +4,7 @@
 //! agents running, ends open streams and stores what was heard.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, Write as _},
     net::{SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
@@ -12,17 +12,23 @@ use std::{
 
 use actix_web::web;
 use aito_application::{
+    audit::AuditService,
     events::EventService,
     feed::Feed,
     fleet::{FleetParts, FleetService, Roster, Supervises},
     health::HealthService,
     heartbeat::HeartbeatService,
     history::HistoryService,
+    login::{LoginService, Vouches},
     metrics::Metrics,
+    quota::Quotas,
+    tokens::TokenService,
     writer::Writer,
 };
 use aito_domain::{
+    audit::AuditKey,
     credential::AgentCredentials,
+    display::{Sink, display_safe},
     installation::RuntimeKind,
     ports::{
         bus::EventBus,
@@ -30,16 +36,20 @@ use aito_domain::{
         runtime::ContainerRuntime,
     },
     spec::AgentSpec,
+    ticket::Tickets,
 };
 use aito_embedded::data_dir::{DataDir, InstallationFile, StoreKind};
-use aito_http::{Access, Answers, AppState, Frames, Listener};
+use aito_http::{Access, Answers, AppState, Frames, Listener, Rates};
+use aito_jwt::JwtVerifier;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{info, warn};
 
 use crate::{
     agents_config,
+    audit_cli::{self, HeadFile},
     config::{Config, LogFormat},
+    credentials::{self, Provider, SystemRandomness},
     installation::{self, Proposal, chain},
     profiles,
     runtimes::{self, Chosen},
@@ -55,11 +65,6 @@ const STOP_LIMIT: Duration = Duration::from_secs(5);
 
 /// Runs the server; returns after a signal has stopped it.
 pub(crate) fn run(config: Config) -> Result<(), String> {
-    if !config.no_auth {
-        return Err("--no-auth is needed: this version has no credentials for operators yet, so it serves \
-                    callers on loopback only, all of whom may do everything"
-            .into());
-    }
     log_to_stderr(&config);
     // Held until nothing of this server runs any more, also no effect that a stop left under way.
     let data = DataDir::open(&config.data_dir).map_err(|why| why.to_string())?;
@@ -109,14 +114,36 @@ fn log_to_stderr(config: &Config) {
     };
     // Checked when the configuration was read.
     let filter = config.log_filter.parse::<Targets>().unwrap_or_default();
-    let lines =
-        tracing_subscriber::fmt::layer().with_writer(io::stderr).with_ansi(io::stderr().is_terminal());
+    let sink = match config.log_format {
+        LogFormat::Text => Sink::Log,
+        LogFormat::Json => Sink::Json,
+    };
+    // Without colours: what they are made of is what must not come from anybody else either.
+    let lines = tracing_subscriber::fmt::layer().with_writer(move || SafeStderr(sink)).with_ansi(false);
     let registry = tracing_subscriber::registry();
     // A second subscriber in one process is a test's; the first one stays.
     let _ = match config.log_format {
         LogFormat::Text => registry.with(lines.with_filter(filter)).try_init(),
         LogFormat::Json => registry.with(lines.json().with_filter(filter)).try_init(),
     };
+}
+
+/// The server's log: one line for each event, in which nothing acts, whoever the text is from.
+struct SafeStderr(Sink);
+
+impl io::Write for SafeStderr {
+    /// Gets an event whole.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let text = String::from_utf8_lossy(bytes);
+        let mut line = display_safe(text.trim_end_matches('\n'), self.0).into_owned();
+        line.push('\n');
+        io::stderr().write_all(line.as_bytes())?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
 }
 
 /// Everything that a server stands on.
@@ -187,8 +214,13 @@ async fn open(config: &Config, data: &DataDir) -> Result<Opened, String> {
 
 async fn serve(config: &Config, data: &DataDir, opened: Opened, stop: Signals) -> Result<(), String> {
     let Opened { listen, listeners, parts, why, bus_place } = opened;
-    let greeting = greeting(config, data, &parts, listen, &why, &bus_place);
-    let services = build(config, parts).await?;
+    let installation = parts.installation.clone();
+    let mut greeting = greeting(config, data, &parts, listen, &why, &bus_place);
+    let services = build(config, data, parts).await?;
+    if let Some(path) = credentials::first(&services.state.tokens, &installation, data.path()).await? {
+        greeting
+            .push_str(&format!("token      the first one, for you alone, stands in {}\n", path.display()));
+    }
     announce(greeting, &*services.runtime);
     run_until_stopped(config, services, listeners, stop).await
 }
@@ -205,7 +237,7 @@ struct Services {
     stop: CancellationToken,
 }
 
-async fn build(config: &Config, parts: Parts) -> Result<Services, String> {
+async fn build(config: &Config, data: &DataDir, parts: Parts) -> Result<Services, String> {
     let Parts { stores, bus, runtime, clock, ids, installation } = parts;
     let log = stores.log(installation.epoch.clone());
     let metrics = Arc::new(Metrics::new());
@@ -247,6 +279,32 @@ async fn build(config: &Config, parts: Parts) -> Result<Services, String> {
         relayed: if stores.shared() { aito_application::heartbeat::RELAYED } else { Duration::ZERO },
         metrics: metrics.clone(),
     }));
+    let tokens = Arc::new(TokenService::new(
+        stores.tokens.clone(),
+        stores.agents.clone(),
+        writer.clone(),
+        Arc::new(SystemRandomness),
+    ));
+    let vouches = config.guard.jwt.clone().map(|jwt| {
+        let verifier = JwtVerifier::new(jwt).map_err(|why| format!("auth.jwt: {}", chain(&why)))?;
+        Ok::<_, String>(Arc::new(Provider(verifier)) as Arc<dyn Vouches>)
+    });
+    let login = Arc::new(LoginService::new(
+        stores.agents.clone(),
+        tokens.clone(),
+        credentials,
+        Tickets::new(&installation.key, installation.id, &installation.epoch),
+        vouches.transpose()?,
+        writer.clone(),
+    ));
+    let audit = Arc::new(AuditService::new(
+        stores.audit.clone(),
+        writer.clone(),
+        AuditKey::new(&installation.key),
+        Arc::new(HeadFile(data.path().join(audit_cli::HEADS))),
+        config.guard.keep_audit,
+    ));
+    let quotas = Arc::new(Quotas::new(stores.history.clone(), clock.clone(), config.guard.history));
     let feed = Feed::open(log.clone(), RING, aito_http::encode).await.map_err(|why| chain(&why))?;
     let feed = Arc::new(feed);
     let stop = CancellationToken::new();
@@ -258,10 +316,19 @@ async fn build(config: &Config, parts: Parts) -> Result<Services, String> {
         feed: feed.clone(),
         health: Arc::new(HealthService::new(log, bus.clone(), runtime.clone(), clock.clone())),
         metrics,
-        credentials,
+        login,
+        tokens,
+        audit,
+        quotas,
+        rates: Rates::new(config.guard.limits),
         clock: clock.clone(),
         ids,
-        access: Access::Open,
+        access: Access {
+            open: config.no_auth,
+            hosts: config.guard.hosts.clone(),
+            origins: config.guard.origins.clone(),
+            proxies: config.guard.proxies.clone(),
+        },
         answers: Answers::default(),
         stop: stop.clone(),
     });
@@ -275,8 +342,8 @@ async fn run_until_stopped(
     mut signals: Signals,
 ) -> Result<(), String> {
     let Services { state, fleet, heartbeats, feed, bus, clock, stop, .. } = services;
-    let server =
-        aito_http::serve(state, listeners, config.workers).map_err(|why| format!("cannot serve: {why}"))?;
+    let server = aito_http::serve(state.clone(), listeners, config.workers)
+        .map_err(|why| format!("cannot serve: {why}"))?;
     let handle = server.handle();
     let mut server = tokio::spawn(server);
 
@@ -295,6 +362,14 @@ async fn run_until_stopped(
     {
         let stop = stop.clone();
         loops.spawn(async move { heartbeats.run(stop).await });
+    }
+    {
+        let (tokens, stop) = (state.tokens.clone(), stop.clone());
+        loops.spawn(async move { tokens.run(stop).await });
+    }
+    {
+        let (audit, stop) = (state.audit.clone(), stop.clone());
+        loops.spawn(async move { audit.run(stop).await });
     }
     loops.close();
 
@@ -349,12 +424,18 @@ fn greeting(
     let Parts { installation, stores, .. } = parts;
     let mut text = format!(
         "aito {version}, installation {id}\n\
-         operators  http://{listen}, no credentials asked (--no-auth), loopback only\n\
+         operators  http://{listen}, {asked}\n\
          agents     {sockets}, by their own credentials\n\
          state      {place}, profiles and logs in {dir}\n\
          bus        {bus_place}\n\
          runtime    {kind}, because {why}; {count} agents are configured\n",
         version = aito_application::VERSION,
+        asked = match (config.no_auth, listen.ip().is_loopback()) {
+            (true, _) => "no credentials asked (--no-auth), loopback only",
+            (false, true) => "by token",
+            (false, false) =>
+                "by token; unencrypted, so only behind a proxy that speaks TLS or on a network you trust",
+        },
         id = installation.id,
         sockets = installation.socket_dir.display(),
         place = stores.place,

@@ -8,8 +8,9 @@ use std::{path::Path, sync::Arc, time::Duration};
 use aito_domain::{
     installation::Epoch,
     ports::{
-        agent_store::AgentStore, bus::EventBus, clock::Clock, event_log::EventLog, heartbeats::Heartbeats,
-        history_store::HistoryStore, installation_store::InstallationStore, ledger::Ledger,
+        agent_store::AgentStore, audit_store::AuditStore, bus::EventBus, clock::Clock, event_log::EventLog,
+        heartbeats::Heartbeats, history_store::HistoryStore, installation_store::InstallationStore,
+        ledger::Ledger, token_store::TokenStore,
     },
 };
 use aito_embedded::{
@@ -37,6 +38,8 @@ pub(crate) struct Stores {
     pub(crate) history: Arc<dyn HistoryStore>,
     pub(crate) heartbeats: Arc<dyn Heartbeats>,
     pub(crate) installation: Arc<dyn InstallationStore>,
+    pub(crate) tokens: Arc<dyn TokenStore>,
+    pub(crate) audit: Arc<dyn AuditStore>,
     log: Box<dyn Fn(Epoch) -> Arc<dyn EventLog> + Send + Sync>,
     /// One line for people: where it is.
     pub(crate) place: String,
@@ -53,6 +56,8 @@ impl Stores {
             history: store.clone(),
             heartbeats: store.clone(),
             installation: store.clone(),
+            tokens: store.clone(),
+            audit: store.clone(),
             log: Box::new(move |epoch| store.log(epoch)),
             place: format!("{} (SQLite)", path.display()),
         })
@@ -89,6 +94,8 @@ impl Stores {
             history: store.clone(),
             heartbeats: store.clone(),
             installation: store.clone(),
+            tokens: store.clone(),
+            audit: store.clone(),
             log: Box::new(move |epoch| store.log(epoch)),
             place: format!("{} (PostgreSQL)", masked(url)),
         }

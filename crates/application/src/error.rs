@@ -42,6 +42,17 @@ pub enum Error {
     /// The thing is in no state for that.
     #[error("{0}")]
     Conflict(String),
+    /// The thing was changed since the caller saw it.
+    #[error("{0}")]
+    Precondition(String),
+    /// More than the caller may have in a time.
+    #[error("{detail}")]
+    TooMany {
+        /// One line for callers: what, how much of it, until when.
+        detail: String,
+        /// When there is some again.
+        retry_after: Duration,
+    },
     /// Something that is needed does not answer; the text says what and whether anything was done.
     #[error("{detail}")]
     Unavailable {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use aito_domain::{
-    event::{Event, Position},
+    event::{Event, OF_TOKENS, Position},
     id::AgentId,
     ports::event_log::{Bounds, EventLog, EventQuery},
 };
@@ -37,7 +37,8 @@ impl EventService {
         Self { log }
     }
 
-    /// Up to `limit` events, newest first; `cursor` is the position of the last one seen.
+    /// Up to `limit` events, newest first; `cursor` is the position of the last one seen. What is told of tokens is
+    /// there only for who may see it.
     ///
     /// # Errors
     /// [`Error::Invalid`] for a cursor of another epoch; [`Error::Unavailable`].
@@ -45,6 +46,7 @@ impl EventService {
         &self,
         event_type: Option<String>,
         agent: Option<AgentId>,
+        sees_tokens: bool,
         cursor: Option<Position>,
         limit: u32,
     ) -> Result<Vec<Event>, Error> {
@@ -52,7 +54,8 @@ impl EventService {
             let detail = "must be a nextCursor of this log; it was made before a restore";
             return Err(Error::Invalid(vec![Fault::new("?cursor", detail)]));
         }
-        let query = EventQuery { event_type, agent, before: cursor.map(|position| position.n) };
+        let hidden = if sees_tokens { Vec::new() } else { OF_TOKENS.map(str::to_owned).into() };
+        let query = EventQuery { event_type, hidden, agent, before: cursor.map(|position| position.n) };
         Ok(self.log.latest(&query, limit).await?)
     }
 

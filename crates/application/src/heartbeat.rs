@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use crate::{
+    by::By,
     error::{Error, Fault},
     fleet::Roster,
     metrics::Metrics,
@@ -133,11 +134,9 @@ impl HeartbeatService {
         // Most heartbeats change nothing: decide on what was read before anything is written.
         let changes = agent.clone().heard(incarnation, beat.focus.clone(), now).map_err(past)?.is_change();
         let agent = if changes {
-            let actor = Actor::Agent(agent.agent_type);
+            let by = By::author(Actor::Agent(agent.agent_type));
             self.writer
-                .agent(id, &actor, |agent, now| {
-                    agent.heard(incarnation, beat.focus.clone(), now).map_err(past)
-                })
+                .agent(id, &by, |agent, now| agent.heard(incarnation, beat.focus.clone(), now).map_err(past))
                 .await?
         } else {
             agent

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use aito_domain::{
     agent::Agent,
-    event::{Actor, HistoryRecorded, Payload},
+    event::{HistoryRecorded, Payload},
     history::{ActionType, HistoryEntry, MAX_DETAILS, MAX_SUMMARY},
-    id::{AgentId, CommitId, HistoryId, Incarnation},
+    id::{AgentId, HistoryId, Incarnation},
     ports::history_store::{HistoryCursor, HistoryStore},
     time::Timestamp,
 };
@@ -14,8 +14,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
+    by::By,
     error::{Error, Fault},
-    writer::{Applied, Writer},
+    once::{Once, Outcome},
+    writer::Writer,
 };
 
 /// Reads and adds history.
@@ -57,7 +59,7 @@ impl HistoryService {
     /// Adds a row, in one commit with its event. The agent's row is not changed, so that histories of one
     /// agent never collide; the incarnation is checked against `agent`, which the caller has just read.
     ///
-    /// With a `key`, a repetition within 24 h stores nothing and gives the first row.
+    /// With `once`, a repetition within 24 h stores nothing and gives the first row.
     ///
     /// # Errors
     /// [`Error::Invalid`] with every fault; [`Error::PastIncarnation`]; [`Error::Conflict`] when the key was
@@ -67,8 +69,8 @@ impl HistoryService {
         agent: &Agent,
         incarnation: Incarnation,
         new: NewEntry,
-        actor: &Actor,
-        key: Option<&str>,
+        by: &By,
+        once: Option<&Once>,
     ) -> Result<HistoryEntry, Error> {
         agent
             .present(incarnation)
@@ -89,26 +91,26 @@ impl HistoryService {
             history_id: entry.id,
             action_type: action_type.as_str().to_owned(),
         });
-        let first = First { id: entry.id, created_at: now, content: content(&entry) };
-        for attempt in 0..3_u8 {
-            let mut commit = self.writer.begin();
-            if let Some(key) = key {
-                let scope = actor.to_string();
-                // An attempt that was settled as not applied bars its id: the next one has its own.
-                let parts: [&[u8]; 5] =
-                    [b"history", agent.id.0.as_bytes(), scope.as_bytes(), key.as_bytes(), &[attempt]];
-                commit.id = CommitId::derived(&parts);
-                commit.answer = serde_json::to_value(&first).ok();
+        let mut commit = self.writer.begin();
+        commit.history.push(entry.clone());
+        self.writer.tell(&mut commit, Some(agent.id), by.actor(), vec![told], now);
+        self.writer.account(&mut commit, by, now, "");
+        let details = entry.details.as_ref().map(ToString::to_string).unwrap_or_default();
+        let content = [entry.action_type.as_str().as_bytes(), entry.summary.as_bytes(), details.as_bytes()];
+        let first = First { id: entry.id, created_at: now };
+        match self.writer.apply_once(&mut commit, once, &content, &first).await? {
+            Outcome::Now => {
+                by.told();
+                Ok(entry)
             }
-            commit.history.push(entry.clone());
-            self.writer.tell(&mut commit, Some(agent.id), actor, vec![told.clone()], now);
-            match self.writer.apply(&commit).await? {
-                Applied::Yes => return Ok(entry),
-                Applied::Before(answer) => return before(entry, answer),
-                Applied::Conflict => {}
+            Outcome::Before(first) => {
+                Ok(HistoryEntry { id: first.id, created_at: first.created_at, ..entry })
+            }
+            // Nothing that it changes was there before, so nobody can have been first.
+            Outcome::Conflict => {
+                Err(Error::unavailable("the database does not take changes; nothing was done", None))
             }
         }
-        Err(Error::unavailable("the database does not take changes; nothing was done", None))
     }
 }
 
@@ -117,23 +119,6 @@ impl HistoryService {
 struct First {
     id: HistoryId,
     created_at: Timestamp,
-    content: String,
-}
-
-/// Tells rows of other content apart.
-fn content(entry: &HistoryEntry) -> String {
-    let details = entry.details.as_ref().map(ToString::to_string).unwrap_or_default();
-    let parts = [entry.action_type.as_str().as_bytes(), entry.summary.as_bytes(), details.as_bytes()];
-    CommitId::derived(&parts).to_string()
-}
-
-fn before(entry: HistoryEntry, answer: Option<Value>) -> Result<HistoryEntry, Error> {
-    let first: First =
-        serde_json::from_value(answer.unwrap_or_default()).map_err(|why| Error::Internal(why.into()))?;
-    if first.content != content(&entry) {
-        return Err(Error::Conflict("the Idempotency-Key was used for another row before".into()));
-    }
-    Ok(HistoryEntry { id: first.id, created_at: first.created_at, ..entry })
 }
 
 fn checked(new: &NewEntry) -> Result<ActionType, Error> {

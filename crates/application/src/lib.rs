@@ -4,6 +4,8 @@
 //! `Ledger::commit`; loops take no input (a signal means *look now*, a timer looks anyway) and every pass is
 //! idempotent.
 
+pub mod audit;
+pub mod by;
 pub mod error;
 pub mod events;
 pub mod feed;
@@ -12,10 +14,15 @@ pub mod health;
 pub mod heartbeat;
 mod hints;
 pub mod history;
+pub mod login;
 pub mod metrics;
+pub mod once;
+pub mod quota;
 pub mod shared;
+pub mod tokens;
 pub mod writer;
 
+pub use by::{Attempt, By};
 pub use error::{Error, Fault};
 
 /// The version of this build, as it is shown.

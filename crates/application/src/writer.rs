@@ -18,7 +18,7 @@ use aito_domain::{
 use serde_json::Value;
 use tracing::{debug, warn};
 
-use crate::{error::Error, metrics::Metrics};
+use crate::{by::By, error::Error, metrics::Metrics};
 
 /// How often a change is tried anew when somebody else changed the same thing.
 const CONFLICT_TRIES: u32 = 12;
@@ -61,7 +61,7 @@ impl Writer {
     /// # Errors
     /// What `decide` refuses with; [`Error::NotFound`]; [`Error::Unavailable`] when the store is away or the
     /// agent is changed by others all the time.
-    pub async fn agent<F>(&self, id: AgentId, actor: &Actor, mut decide: F) -> Result<Agent, Error>
+    pub async fn agent<F>(&self, id: AgentId, by: &By, mut decide: F) -> Result<Agent, Error>
     where
         F: FnMut(Agent, Timestamp) -> Result<Transition, Error>,
     {
@@ -77,9 +77,11 @@ impl Writer {
             let mut commit = self.begin();
             let mut after = transition.agent.clone();
             commit.changes.push(Change::Agent(Box::new(transition.agent)));
-            self.tell(&mut commit, Some(id), actor, transition.events, now);
+            self.tell(&mut commit, Some(id), by.actor(), transition.events, now);
+            self.account(&mut commit, by, now, "");
             match self.apply(&commit).await? {
                 Applied::Yes | Applied::Before(_) => {
+                    by.told();
                     after.version = after.version.next();
                     return Ok(after);
                 }
@@ -112,11 +114,21 @@ impl Writer {
         }));
     }
 
+    /// Adds the audit entry of whoever answers for a commit; a change on nobody's account has none.
+    pub fn account(&self, commit: &mut Commit, by: &By, now: Timestamp, detail: &str) {
+        commit.audit.extend(by.entry(|| self.ids.uuid(), now, detail));
+    }
+
     /// Applies a commit, settling an unknown outcome.
     ///
     /// # Errors
     /// [`Error::Unavailable`]; its text says whether anything may have been done.
     pub async fn apply(&self, commit: &Commit) -> Result<Applied, Error> {
+        Ok(self.apply_telling_barred(commit).await?.0)
+    }
+
+    /// As [`Self::apply`]; also says whether the commit's id is barred, so that it cannot be used again.
+    pub(crate) async fn apply_telling_barred(&self, commit: &Commit) -> Result<(Applied, bool), Error> {
         let started = self.clock.monotonic();
         let outcome = match self.ledger.commit(commit).await {
             Err(CommitError::Unknown(cause)) => {
@@ -127,14 +139,14 @@ impl Writer {
         };
         self.metrics.commit(commit.events.len(), self.clock.monotonic() - started, outcome.is_ok());
         match outcome {
-            Ok(()) => Ok(Applied::Yes),
-            Err(CommitError::Duplicate(answer)) => Ok(Applied::Before(answer)),
+            Ok(()) => Ok((Applied::Yes, false)),
+            Err(CommitError::Duplicate(answer)) => Ok((Applied::Before(answer), false)),
             Err(CommitError::Conflict(what)) => {
                 debug!(commit = %commit.id, what, "conflict");
-                Ok(Applied::Conflict)
+                Ok((Applied::Conflict, false))
             }
             // Settled as not applied: the same as never tried, so that the caller decides anew.
-            Err(CommitError::Barred) => Ok(Applied::Conflict),
+            Err(CommitError::Barred) => Ok((Applied::Conflict, true)),
             Err(error @ CommitError::Unavailable(_)) => Err(Error::unavailable(
                 "the database does not take changes; nothing was done",
                 Some(error.into()),
@@ -167,7 +179,7 @@ impl Writer {
     }
 
     /// Exponential, from 1 ms to 250 ms, with full jitter, so that two that collide part.
-    async fn pause(&self, attempt: u32) {
+    pub(crate) async fn pause(&self, attempt: u32) {
         let cap = 1_u64 << attempt.min(8);
         let millis = 1 + self.ids.bits() % cap;
         self.clock.sleep(Duration::from_millis(millis.min(250))).await;

@@ -230,6 +230,14 @@ impl Client {
         self.text(self.url(&["metrics"])).await
     }
 
+    /// `GET /openapi.json`: the description of the interface that the server itself gives.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn openapi(&self) -> Result<serde_json::Value, Error> {
+        self.get(self.url(&["openapi.json"])).await
+    }
+
     fn log_url(&self, agent_type: &str, wanted: &LogQuery) -> Url {
         let (tail, since) =
             (wanted.tail.map(|tail| tail.to_string()), wanted.since.map(|since| since.to_string()));
@@ -304,7 +312,8 @@ impl LogFollow {
     }
 }
 
-fn paged(url: Url, page: &Page) -> Url {
+/// Adds what names the page.
+pub(crate) fn paged(url: Url, page: &Page) -> Url {
     let limit = page.limit.map(|limit| limit.to_string());
     query(url, &[("limit", limit.as_deref()), ("cursor", page.cursor.as_deref())])
 }

@@ -1,6 +1,10 @@
 //! What can go wrong with a call, sorted by what the caller can do about it.
 //!
-//! Invariant: a 5xx other than 501 is [`Error::Unavailable`], every other refusal is [`Error::Problem`].
+//! Invariants:
+//! - A 5xx other than 501 is [`Error::Unavailable`], every other refusal is [`Error::Problem`].
+//! - After an [`Error::Problem`] nothing was changed, so a change may be asked for again once the reason is gone:
+//!   after a while ([`Error::helps_to_wait`]), with another credential ([`Error::is_refused_credential`]), with the
+//!   present state ([`Error::is_outdated`]), or with another request.
 
 use aito_api::{Problem, ProblemKind};
 use std::time::Duration;
@@ -22,8 +26,9 @@ pub enum Error {
         /// The cause, when it was none of the server's answers.
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
-    /// The server refused; [`Problem::status`] is the HTTP status. When it said how many seconds to wait
-    /// (429), they stand in the extension `retryAfter`.
+    /// The server refused; [`Problem::status`] is the HTTP status, and `detail` says what is wrong or missing (for
+    /// 403 the role or scope). When it said how many seconds to wait (429), they stand in the extension
+    /// `retryAfter`.
     #[error("refused: {0}")]
     Problem(Box<Problem>),
     /// The answer is not what the interface promises, or the request cannot be written.
@@ -63,7 +68,22 @@ impl Error {
         matches!(self, Self::Problem(problem) if matches!(problem.status, 401 | 403))
     }
 
-    /// Whether coming back later may help.
+    /// Whether the object is in another state than `If-Match` named (412): read it again, then decide.
+    pub fn is_outdated(&self) -> bool {
+        matches!(self, Self::Problem(problem) if problem.status == 412)
+    }
+
+    /// Whether the same request may succeed later: the server cannot serve now, was called too often (429) or
+    /// waited too long for the request (408). [`Self::retry_after`] says how much later, if the server did.
+    pub fn helps_to_wait(&self) -> bool {
+        match self {
+            Self::Unavailable { .. } => true,
+            Self::Problem(problem) => matches!(problem.status, 408 | 429),
+            Self::Protocol(_) => false,
+        }
+    }
+
+    /// Whether the server cannot be reached or cannot serve now.
     pub fn is_unavailable(&self) -> bool {
         matches!(self, Self::Unavailable { .. })
     }
@@ -153,14 +173,19 @@ mod tests {
         let wait = Some(Duration::from_secs(7));
         for status in [500, 502, 503, 504] {
             let error = Error::from_answer(status, wait, b"");
-            assert!(error.is_unavailable(), "{status}");
+            assert!(error.is_unavailable() && error.helps_to_wait(), "{status}");
             assert_eq!((error.status(), error.retry_after()), (Some(status), wait));
         }
-        for status in [400, 401, 404, 409, 422, 429, 501] {
+        for status in [307, 400, 401, 403, 404, 405, 408, 409, 412, 413, 414, 415, 422, 429, 431, 501] {
             let error = Error::from_answer(status, wait, b"<html>");
-            assert!(!error.is_unavailable(), "{status}");
+            assert!(matches!(error, Error::Problem(_)), "{status}");
             assert_eq!((error.status(), error.retry_after()), (Some(status), wait));
+            assert_eq!(error.helps_to_wait(), [408, 429].contains(&status), "{status}");
+            assert_eq!(error.is_refused_credential(), [401, 403].contains(&status), "{status}");
+            assert_eq!(error.is_outdated(), status == 412, "{status}");
         }
+        assert!(Error::cut("gone").helps_to_wait());
+        assert!(!Error::Protocol("no JSON".to_owned()).helps_to_wait());
     }
 
     #[test]

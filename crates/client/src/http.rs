@@ -153,8 +153,13 @@ impl Client {
         url
     }
 
+    /// A request with the time-out of ordinary calls.
+    pub(crate) fn request(&self, method: Method, url: Url) -> RequestBuilder {
+        self.http.request(method, url).timeout(self.options.timeout)
+    }
+
     pub(crate) async fn get<T: DeserializeOwned>(&self, url: Url) -> Result<T, Error> {
-        self.json(self.http.request(Method::GET, url).timeout(self.options.timeout)).await
+        self.json(self.request(Method::GET, url)).await
     }
 
     pub(crate) async fn post<B: Serialize + ?Sized, T: DeserializeOwned>(
@@ -162,7 +167,7 @@ impl Client {
         url: Url,
         body: &B,
     ) -> Result<T, Error> {
-        self.json(self.http.request(Method::POST, url).timeout(self.options.timeout).json(body)).await
+        self.json(self.request(Method::POST, url).json(body)).await
     }
 
     pub(crate) async fn post_once<B: Serialize + ?Sized, T: DeserializeOwned>(
@@ -171,8 +176,7 @@ impl Client {
         body: &B,
         key: &str,
     ) -> Result<T, Error> {
-        let request = self.http.request(Method::POST, url).timeout(self.options.timeout);
-        self.json(request.header("idempotency-key", key).json(body)).await
+        self.json(self.request(Method::POST, url).header("idempotency-key", key).json(body)).await
     }
 
     /// A POST without a body that waits for the runtime.
@@ -181,14 +185,14 @@ impl Client {
     }
 
     pub(crate) async fn text(&self, url: Url) -> Result<String, Error> {
-        let response = self.send(self.http.request(Method::GET, url).timeout(self.options.timeout)).await?;
+        let response = self.send(self.request(Method::GET, url)).await?;
         let body = read(accept(response).await?).await?;
         String::from_utf8(body).map_err(|_| Error::Protocol("the text is not UTF-8".to_owned()))
     }
 
     /// An answer whose body is the wanted one also when `status` is 503.
     pub(crate) async fn get_even_unavailable<T: DeserializeOwned>(&self, url: Url) -> Result<T, Error> {
-        let response = self.send(self.http.request(Method::GET, url).timeout(self.options.timeout)).await?;
+        let response = self.send(self.request(Method::GET, url)).await?;
         let (status, wait) = (response.status().as_u16(), retry_after(response.headers()));
         let body = read(response).await?;
         match serde_json::from_slice(&body) {
@@ -243,7 +247,14 @@ impl Client {
         Ok(RawAnswer { status, headers, body: read(response).await?.into() })
     }
 
-    async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
+    /// Sends a request whose answer holds a secret: an answer of another shape is not quoted.
+    pub(crate) async fn get_secret<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
+        let body = read(accept(self.send(request).await?).await?).await?;
+        serde_json::from_slice(&body)
+            .map_err(|error| Error::Protocol(format!("another shape from column {} on", error.column())))
+    }
+
+    pub(crate) async fn json<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, Error> {
         let body = read(accept(self.send(request).await?).await?).await?;
         serde_json::from_slice(&body).map_err(|error| Error::Protocol(error.to_string()))
     }

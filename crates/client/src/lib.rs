@@ -5,8 +5,9 @@
 //! - A call is sent at most once; nothing that changes state is repeated behind the caller's back. Only
 //!   [`ResumingEvents`] connects again by itself, because reading events changes nothing.
 //! - An [`Error`] says what a caller can do: come back later, change the request, or report a defect.
-//! - The token never appears in `Debug` output, in errors or in logs.
+//! - No token and no ticket appears in `Debug` output, in errors or in logs.
 
+mod access;
 mod call;
 mod endpoint;
 mod error;
@@ -15,6 +16,7 @@ mod socket;
 mod sse;
 mod time;
 
+pub use access::AuditQuery;
 pub use call::{EventQuery, LogFollow, LogQuery, Page};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::Error;

@@ -5,9 +5,11 @@
 //!   it asks for what comes after the last position that it has whole, and drops what it already gave out.
 //! - A position counts as whole only with its `last` frame.
 //! - Frames without a position tell a state, come again with every connection and are passed on each time.
+//! - A refused credential ends the reading, whether a connection is refused or closed for it: no reader knocks for
+//!   ever at a door that stays shut.
 
 use crate::{Client, Endpoint, Error, call::query, time};
-use aito_api::{Frame, ResetPayload, frame_type};
+use aito_api::{Frame, Problem, ProblemKind, ResetPayload, frame_type};
 use futures_util::StreamExt;
 use reqwest::header::AUTHORIZATION;
 use std::{collections::HashSet, time::Duration};
@@ -18,7 +20,11 @@ use tokio::{
 };
 use tokio_tungstenite::{
     WebSocketStream, client_async,
-    tungstenite::{self, Message, client::IntoClientRequest},
+    tungstenite::{
+        self, Message,
+        client::IntoClientRequest,
+        protocol::{CloseFrame, frame::coding::CloseCode},
+    },
 };
 
 /// Either kind of connection, as one type.
@@ -38,27 +44,59 @@ impl std::fmt::Debug for EventSocket {
 }
 
 impl EventSocket {
-    /// Connects. `types` are the frame types wanted (none: all), `since` the position after which the missed
-    /// events are replayed.
+    /// Connects with the client's token. `types` are the frame types wanted (none: all), `since` the position
+    /// after which the missed events are replayed.
     ///
     /// # Errors
     /// [`Error::Unavailable`] when there is no connection in time, [`Error::Problem`] when the server refuses.
     pub async fn connect(client: &Client, types: &[&str], since: Option<&str>) -> Result<Self, Error> {
+        Self::connect_as(client, None, types, since).await
+    }
+
+    /// The same with a ticket ([`Client::ticket`]) in the address, as browsers do it; no token is sent. It opens
+    /// one connection, once.
+    ///
+    /// # Errors
+    /// As [`Self::connect`]; [`Error::is_refused_credential`] for a ticket that was used or is too old.
+    pub async fn connect_with_ticket(
+        client: &Client,
+        ticket: &str,
+        types: &[&str],
+        since: Option<&str>,
+    ) -> Result<Self, Error> {
+        Self::connect_as(client, Some(ticket), types, since).await
+    }
+
+    async fn connect_as(
+        client: &Client,
+        ticket: Option<&str>,
+        types: &[&str],
+        since: Option<&str>,
+    ) -> Result<Self, Error> {
         let limit = client.options().connect_timeout;
-        time::within(limit, Self::open(client, types, since))
+        time::within(limit, Self::open(client, ticket, types, since))
             .await
             .unwrap_or_else(|| Err(Error::timed_out("connecting", limit, false)))
     }
 
-    async fn open(client: &Client, types: &[&str], since: Option<&str>) -> Result<Self, Error> {
+    async fn open(
+        client: &Client,
+        ticket: Option<&str>,
+        types: &[&str],
+        since: Option<&str>,
+    ) -> Result<Self, Error> {
         let types = (!types.is_empty()).then(|| types.join(","));
-        let mut url = query(client.url(&["ws"]), &[("types", types.as_deref()), ("since", since)]);
+        let pairs = [("types", types.as_deref()), ("since", since), ("ticket", ticket)];
+        let mut url = query(client.url(&["ws"]), &pairs);
+        // No error quotes the address: the ticket stands in it.
         if url.set_scheme("ws").is_err() {
-            return Err(Error::Protocol(format!("not an address for a WebSocket: {url}")));
+            return Err(Error::Protocol(format!("no WebSocket at {}", client.endpoint())));
         }
-        let mut request =
-            url.as_str().into_client_request().map_err(|error| Error::Protocol(error.to_string()))?;
-        if let Some(token) = &client.options().token {
+        let mut request = url
+            .as_str()
+            .into_client_request()
+            .map_err(|_| Error::Protocol("not an address for a WebSocket".to_owned()))?;
+        if let (Some(token), None) = (&client.options().token, ticket) {
             request.headers_mut().insert(AUTHORIZATION, token.header());
         }
         let wire: Box<dyn Wire> = match client.endpoint() {
@@ -79,7 +117,8 @@ impl EventSocket {
     ///
     /// # Errors
     /// [`Error::Unavailable`] when the connection broke, was closed for a reason or was silent for too long,
-    /// [`Error::Protocol`] when something other than a frame came.
+    /// [`Error::Problem`] with the status 401 when the credential was revoked or has ended, [`Error::Protocol`]
+    /// when something other than a frame came.
     pub async fn next(&mut self) -> Result<Option<Frame>, Error> {
         loop {
             let message = time::within(self.idle, self.socket.next())
@@ -94,14 +133,7 @@ impl EventSocket {
                         .map(Some)
                         .map_err(|error| Error::Protocol(format!("not a frame: {error}")));
                 }
-                Some(Ok(Message::Close(Some(close)))) if u16::from(close.code) != 1000 => {
-                    return Err(Error::cut(format!(
-                        "closed with {}: {}",
-                        u16::from(close.code),
-                        close.reason
-                    )));
-                }
-                Some(Ok(Message::Close(_))) => return Ok(None),
+                Some(Ok(Message::Close(close))) => return close.map_or(Ok(None), farewell),
                 Some(Ok(Message::Binary(_))) => {
                     return Err(Error::Protocol("a binary message".to_owned()));
                 }
@@ -122,13 +154,24 @@ fn cannot_connect(error: std::io::Error) -> Error {
     }
 }
 
+/// What a close code means to the reader (RFC 6455, section 7.4.1).
+fn farewell(close: CloseFrame) -> Result<Option<Frame>, Error> {
+    let told = format!("closed with {}: {}", u16::from(close.code), close.reason);
+    match close.code {
+        CloseCode::Normal => Ok(None),
+        // The server's word for a credential that does not count any more.
+        CloseCode::Policy => Err(Error::Problem(Box::new(Problem::new(ProblemKind::Unauthorized, told)))),
+        _ => Err(Error::cut(told)),
+    }
+}
+
 fn sort(error: tungstenite::Error) -> Error {
     match error {
         tungstenite::Error::Http(response) => {
             let wait = response
                 .headers()
                 .get("retry-after")
-                .and_then(|value| value.to_str().ok()?.parse().ok())
+                .and_then(|value| value.to_str().ok()?.trim().parse().ok())
                 .map(Duration::from_secs);
             Error::from_answer(
                 response.status().as_u16(),
@@ -186,8 +229,9 @@ impl ResumingEvents {
     /// is dropped.
     ///
     /// # Errors
-    /// [`Error::Problem`] when the server refuses (a credential, a type), [`Error::Protocol`] when it does not
-    /// speak the protocol. Neither gets better by itself; asking again tries again.
+    /// [`Error::Problem`] when the server refuses (a credential, also one that was good until now; a type),
+    /// [`Error::Protocol`] when it does not speak the protocol. Neither gets better by itself; asking again tries
+    /// again. A server that was called too often (429) is waited for as long as it says, at most 5 minutes.
     pub async fn next(&mut self) -> Result<Item, Error> {
         loop {
             let Some(socket) = &mut self.socket else {
@@ -202,11 +246,7 @@ impl ResumingEvents {
                     }
                 }
                 Ok(None) => self.disconnected(None),
-                Err(Error::Unavailable { retry_after, .. }) => self.disconnected(retry_after),
-                Err(error) => {
-                    self.disconnected(None);
-                    return Err(error);
-                }
+                Err(error) => self.failed(error)?,
             }
         }
     }
@@ -216,18 +256,20 @@ impl ResumingEvents {
         let types: Vec<&str> = self.types.iter().map(String::as_str).collect();
         match EventSocket::connect(&self.client, &types, self.progress.whole.as_deref()).await {
             Ok(socket) => self.socket = Some(socket),
-            Err(Error::Unavailable { retry_after, .. }) => self.disconnected(retry_after),
-            Err(error) => {
-                self.disconnected(None);
-                return Err(error);
-            }
+            Err(error) => self.failed(error)?,
         }
         Ok(())
     }
 
-    fn disconnected(&mut self, retry_after: Option<Duration>) {
+    /// Goes on after what time heals, and hands back the rest.
+    fn failed(&mut self, error: Error) -> Result<(), Error> {
+        self.disconnected(Some(&error));
+        if error.helps_to_wait() { Ok(()) } else { Err(error) }
+    }
+
+    fn disconnected(&mut self, why: Option<&Error>) {
         self.socket = None;
-        self.backoff.failed(retry_after);
+        self.backoff.failed(why);
     }
 }
 
@@ -282,7 +324,8 @@ fn is_at_or_before(position: &str, known: &str) -> bool {
     }
 }
 
-/// Waits longer after every failure, from 50 ms to 5 s.
+/// Waits longer after every failure, from 50 ms to 5 s; for as long as the server asked, but for its absence not
+/// beyond 5 s, and for its limits not beyond 5 minutes.
 #[derive(Debug, Default)]
 struct Backoff {
     failures: u32,
@@ -292,15 +335,22 @@ struct Backoff {
 impl Backoff {
     const FIRST: Duration = Duration::from_millis(50);
     const LONGEST: Duration = Duration::from_secs(5);
+    /// Knocking before a limit is lifted only earns the next refusal.
+    const LONGEST_LIMIT: Duration = Duration::from_secs(300);
 
     fn succeeded(&mut self) {
         *self = Self::default();
     }
 
-    fn failed(&mut self, asked: Option<Duration>) {
+    fn failed(&mut self, why: Option<&Error>) {
         let delay = Self::FIRST.saturating_mul(1 << self.failures.min(10)).min(Self::LONGEST);
         self.failures = self.failures.saturating_add(1);
-        self.not_before = Some(time::now() + asked.unwrap_or_default().min(Self::LONGEST).max(delay));
+        let longest = match why.and_then(Error::status) {
+            Some(429) => Self::LONGEST_LIMIT,
+            _ => Self::LONGEST,
+        };
+        let asked = why.and_then(Error::retry_after).unwrap_or_default();
+        self.not_before = Some(time::now() + asked.min(longest).max(delay));
     }
 
     /// Keeps the time until it is over, so that a dropped future does not shorten the wait.
@@ -378,12 +428,20 @@ mod tests {
         assert!(waits.is_sorted(), "{waits:?}");
         assert!(waits[0] >= Backoff::FIRST && waits[0] < Duration::from_millis(60), "{waits:?}");
         assert!(waits[11] >= Backoff::LONGEST && waits[11] < Duration::from_millis(5010), "{waits:?}");
-        backoff.failed(Some(Duration::from_secs(3600)));
-        let begun = time::now();
-        backoff.wait().await;
-        assert!(
-            begun.elapsed() < Duration::from_millis(5010),
-            "a server cannot silence a client for an hour"
-        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_server_is_waited_for_as_it_asks_but_cannot_silence_a_client() {
+        for (status, asked, waited) in
+            [(503, 3, 3), (503, 3600, 5), (429, 3, 3), (429, 60, 60), (429, 3600, 300)]
+        {
+            let mut backoff = Backoff::default();
+            backoff.failed(Some(&Error::from_answer(status, Some(Duration::from_secs(asked)), b"")));
+            let begun = time::now();
+            backoff.wait().await;
+            let over = begun.elapsed().saturating_sub(Duration::from_secs(waited));
+            assert!(begun.elapsed() >= Duration::from_secs(waited), "{status}: {:?}", begun.elapsed());
+            assert!(over < Duration::from_millis(10), "{status} asking {asked}: {over:?} too long");
+        }
     }
 }

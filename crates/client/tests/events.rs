@@ -1,7 +1,7 @@
 //! The event stream against a scripted WebSocket server: one connection, and resuming over many broken ones.
 #![allow(clippy::unwrap_used)]
 
-use aito_api::frame_type;
+use aito_api::{ProblemKind, frame_type};
 use aito_client::{Client, Endpoint, Error, EventSocket, Item, Options, ResumingEvents, Token};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
@@ -11,7 +11,7 @@ use std::{
 };
 use tokio::{
     io::AsyncWriteExt,
-    net::{TcpListener, UnixListener},
+    net::{TcpListener, TcpStream, UnixListener},
 };
 use tokio_tungstenite::{
     WebSocketStream, accept_hdr_async,
@@ -201,6 +201,120 @@ async fn a_reset_is_surfaced_and_a_refusal_ends_the_wait() {
     let Item::Reset(reset) = events.next().await.unwrap() else { panic!("no reset") };
     assert_eq!(reset.oldest.as_deref(), Some("1-5"));
     assert!(matches!(events.next().await.unwrap(), Item::Frame(_)));
-    assert_eq!(events.next().await.unwrap_err().status(), Some(403));
+    assert_eq!(next(&mut events).await.unwrap_err().status(), Some(403));
     assert!(server.await.unwrap().ends_with("since=1-10"), "resumed elsewhere");
+}
+
+#[tokio::test]
+async fn a_ticket_opens_a_stream_in_place_of_the_token() {
+    let (tcp, endpoint) = listener().await;
+    let server = tokio::spawn(async move {
+        let (mut socket, target, credential) = accept(tcp.accept().await.unwrap().0).await;
+        socket.send(frame("event", Some(2), true)).await.unwrap();
+        socket.close(None).await.unwrap();
+        let stream = refuse(&tcp, 401).await;
+        (target, credential, stream)
+    });
+    let client = client(endpoint);
+    let ticket = "aito-ticket.a_-.b";
+    let mut socket =
+        EventSocket::connect_with_ticket(&client, ticket, &["event"], Some("1-1")).await.unwrap();
+    assert_eq!(socket.next().await.unwrap().unwrap().position.as_deref(), Some("1-2"));
+    let used = EventSocket::connect_with_ticket(&client, ticket, &[], None).await.unwrap_err();
+    assert!(used.is_refused_credential() && !format!("{used:?}").contains("a_-"), "{used:?}");
+    let (target, credential, _) = server.await.unwrap();
+    assert!(target.ends_with("/ws?types=event&since=1-1&ticket=aito-ticket.a_-.b"), "{target}");
+    assert_eq!(credential, None, "the token was sent beside the ticket");
+}
+
+/// Answers a handshake with a status; the connection lives as long as what is returned.
+async fn refuse(tcp: &TcpListener, status: u16) -> TcpStream {
+    let mut stream = tcp.accept().await.unwrap().0;
+    let head = format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    stream
+}
+
+/// Sends one event and says farewell.
+async fn part_with(tcp: &TcpListener, n: u64, code: CloseCode, reason: &'static str) -> String {
+    let (mut socket, target, credential) = accept(tcp.accept().await.unwrap().0).await;
+    assert_eq!(credential.as_deref(), Some("Bearer t0ken"), "every connection shows the credential");
+    socket.send(frame("event", Some(n), true)).await.unwrap();
+    socket.close(Some(CloseFrame { code, reason: reason.into() })).await.unwrap();
+    while socket.next().await.is_some_and(|message| message.is_ok()) {}
+    target
+}
+
+/// The next item; a reader that waits for ever fails the test.
+async fn next(events: &mut ResumingEvents) -> Result<Item, Error> {
+    tokio::time::timeout(Duration::from_secs(20), events.next()).await.expect("nothing came, no error either")
+}
+
+async fn position(events: &mut ResumingEvents) -> Option<String> {
+    match next(events).await.unwrap() {
+        Item::Frame(frame) => frame.position,
+        Item::Reset(reset) => panic!("{reset:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_credential_that_ended_ends_the_reading() {
+    let (tcp, endpoint) = listener().await;
+    let server = tokio::spawn(async move {
+        part_with(&tcp, 1, CloseCode::Away, "the server stops").await;
+        part_with(&tcp, 2, CloseCode::Again, "fell behind").await;
+        part_with(&tcp, 3, CloseCode::Policy, "the token was revoked").await;
+        tcp
+    });
+    let mut events = ResumingEvents::new(client(endpoint), &[], Some("1-0".to_owned()));
+    for n in 1..=3 {
+        assert_eq!(position(&mut events).await, Some(format!("1-{n}")));
+    }
+    let ended = next(&mut events).await.unwrap_err();
+    assert!(ended.is_refused_credential() && !ended.helps_to_wait(), "{ended:?}");
+    assert_eq!((ended.status(), ended.problem_kind()), (Some(401), Some(ProblemKind::Unauthorized)));
+    assert!(ended.to_string().contains("the token was revoked"), "{ended}");
+    let tcp = server.await.unwrap();
+    let again = tokio::time::timeout(Duration::from_millis(200), tcp.accept()).await;
+    assert!(again.is_err(), "it connected again without being asked");
+}
+
+#[tokio::test]
+async fn a_credential_that_is_refused_on_the_way_back_ends_the_reading() {
+    for status in [401, 403] {
+        let (tcp, endpoint) = listener().await;
+        let server = tokio::spawn(async move {
+            part_with(&tcp, 1, CloseCode::Away, "the server stops").await;
+            drop(tcp.accept().await.unwrap());
+            drop(refuse(&tcp, 503).await);
+            refuse(&tcp, status).await
+        });
+        let mut events = ResumingEvents::new(client(endpoint), &[], None);
+        assert_eq!(position(&mut events).await.as_deref(), Some("1-1"));
+        let refused = next(&mut events).await.unwrap_err();
+        assert!(refused.is_refused_credential(), "{refused:?}");
+        assert_eq!(refused.status(), Some(status));
+        assert_eq!(events.position(), Some("1-1"), "asking again would go on elsewhere");
+        drop(server.await.unwrap());
+    }
+}
+
+#[tokio::test]
+async fn a_limit_is_waited_for_as_long_as_the_server_says() {
+    let (tcp, endpoint) = listener().await;
+    let server = tokio::spawn(async move {
+        let mut stream = tcp.accept().await.unwrap().0;
+        let early = tokio::time::timeout(Duration::from_millis(900), async {
+            let head = b"HTTP/1.1 429 X\r\nretry-after: 1\r\ncontent-length: 0\r\n\r\n";
+            stream.write_all(head).await.unwrap();
+            tcp.accept().await
+        });
+        assert!(early.await.is_err(), "knocked again too early");
+        part_with(&tcp, 8, CloseCode::Normal, "").await
+    });
+    let mut events = ResumingEvents::new(client(endpoint), &[], Some("1-7".to_owned()));
+    assert_eq!(position(&mut events).await.as_deref(), Some("1-8"));
+    drop(events);
+    let target = server.await.unwrap();
+    assert!(target.ends_with("since=1-7"), "{target}");
 }

@@ -9,8 +9,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
+    access::Role,
     agent::{Exit, Status},
-    id::{AgentId, AgentType, EventId, HistoryId, Incarnation},
+    id::{AgentId, AgentType, EventId, HistoryId, Incarnation, TokenId},
     installation::Epoch,
     time::Timestamp,
 };
@@ -205,7 +206,16 @@ payloads! {
     AgentFocusChanged(AgentFocusChanged) = "agent_focus_changed",
     /// An agent told what it did.
     HistoryRecorded(HistoryRecorded) = "history_recorded",
+    /// A token was made.
+    TokenCreated(TokenCreated) = "token_created",
+    /// A token took another secret.
+    TokenRotated(TokenRotated) = "token_rotated",
+    /// A token was ended.
+    TokenRevoked(TokenEnded) = "token_revoked",
 }
+
+/// Types whose events only who may administer tokens sees.
+pub const OF_TOKENS: [&str; 3] = ["token_created", "token_rotated", "token_revoked"];
 
 /// Payload of `agent_registered`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -337,6 +347,44 @@ pub struct HistoryRecorded {
     pub history_id: HistoryId,
     /// Its kind.
     pub action_type: String,
+}
+
+/// Payload of `token_created`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenCreated {
+    /// The token.
+    pub token_id: TokenId,
+    /// What it is called.
+    pub name: String,
+    /// What it may.
+    pub roles: Vec<Role>,
+    /// Whose seat it holds, if any.
+    pub seat: Option<AgentType>,
+    /// When it ends by itself, if ever.
+    pub expires_at: Option<Timestamp>,
+}
+
+/// Payload of `token_rotated`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenRotated {
+    /// The token.
+    pub token_id: TokenId,
+    /// What it is called.
+    pub name: String,
+    /// Until when the secret before is good.
+    pub old_until: Timestamp,
+}
+
+/// Payload of `token_revoked`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TokenEnded {
+    /// The token.
+    pub token_id: TokenId,
+    /// What it was called.
+    pub name: String,
 }
 
 #[cfg(test)]

@@ -46,6 +46,14 @@ uuid_id!(
     HistoryId
 );
 uuid_id!(
+    /// An operator's token.
+    TokenId
+);
+uuid_id!(
+    /// One entry of the audit.
+    AuditId
+);
+uuid_id!(
     /// An installation: everything that one key and one store belong to.
     InstallationId
 );

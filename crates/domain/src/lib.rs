@@ -4,16 +4,22 @@
 //! Everything that changes does so by a function that takes the old state and the time and returns the new
 //! state with its events, or a refusal; an adapter behind [`ports`] makes it durable.
 
+pub mod access;
 pub mod agent;
+pub mod audit;
 pub mod credential;
+pub mod display;
 pub mod event;
 pub mod fleet;
 pub mod history;
 pub mod id;
 pub mod installation;
 pub mod ports;
+pub mod principal;
 pub mod spec;
+pub mod ticket;
 pub mod time;
+pub mod token;
 
 /// The opaque cause behind a port's error: kept for the log, never shown to a caller.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;

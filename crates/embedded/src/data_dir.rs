@@ -156,22 +156,7 @@ impl DataDir {
     /// # Errors
     /// It is open to others, malformed, or cannot be read.
     pub fn read_installation(&self) -> Result<Option<InstallationFile>, InstallationFileError> {
-        let path = self.installation_file();
-        let io = |source| InstallationFileError::Io { path: path.clone(), source };
-        let mut file = match File::open(&path) {
-            Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(io(error)),
-        };
-        let mode = file.metadata().map_err(io)?.mode() & 0o7777;
-        if mode & 0o077 != 0 {
-            return Err(InstallationFileError::OpenToOthers { path, mode });
-        }
-        let mut text = String::new();
-        file.read_to_string(&mut text).map_err(io)?;
-        serde_json::from_str(&text)
-            .map(Some)
-            .map_err(|error| InstallationFileError::Malformed { path, detail: error.to_string() })
+        peek(&self.path)
     }
 
     /// Writes the installation's file: whole or not at all, durable when this returns.
@@ -195,6 +180,29 @@ impl DataDir {
         fs::rename(&draft, &path).map_err(io)?;
         File::open(&self.path).and_then(|dir| dir.sync_all()).map_err(io)
     }
+}
+
+/// Reads the installation's file of a data directory that somebody else may hold; `None` when there is none.
+///
+/// # Errors
+/// It is open to others, malformed, or cannot be read.
+pub fn peek(dir: &Path) -> Result<Option<InstallationFile>, InstallationFileError> {
+    let path = dir.join("installation.json");
+    let io = |source| InstallationFileError::Io { path: path.clone(), source };
+    let mut file = match File::open(&path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(error)),
+    };
+    let mode = file.metadata().map_err(io)?.mode() & 0o7777;
+    if mode & 0o077 != 0 {
+        return Err(InstallationFileError::OpenToOthers { path, mode });
+    }
+    let mut text = String::new();
+    file.read_to_string(&mut text).map_err(io)?;
+    serde_json::from_str(&text)
+        .map(Some)
+        .map_err(|error| InstallationFileError::Malformed { path, detail: error.to_string() })
 }
 
 impl Drop for DataDir {

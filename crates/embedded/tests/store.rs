@@ -141,6 +141,8 @@ fn handles(store: &Arc<SqliteStore>) -> Handles {
         history: store.clone(),
         heartbeats: store.clone(),
         installation: store.clone(),
+        tokens: store.clone(),
+        audit: store.clone(),
     }
 }
 

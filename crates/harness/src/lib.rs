@@ -6,6 +6,7 @@
 
 #![allow(clippy::unwrap_used)] // this crate is test code: a failed unwrap is a failed test
 
+pub mod api_fuzz;
 pub mod bench;
 pub mod chaos;
 pub mod engine;

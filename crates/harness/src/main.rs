@@ -1,11 +1,11 @@
-//! `aito-harness`: measures the server, kills it again and again, or holds the servers of a test run.
+//! `aito-harness`: measures the server, kills it again and again, fuzzes its API, or holds the servers of a test run.
 //!
-//! Invariants: whatever ends it, also a signal, no process of a sandbox and no server is left behind; a failed chaos
-//! run names its seed.
+//! Invariants: whatever ends it, also a signal, no process of a sandbox and no server is left behind; a failed run of
+//! chance names its seed.
 
 use std::{panic::AssertUnwindSafe, path::PathBuf, process::ExitCode, time::Duration};
 
-use aito_harness::{Sandbox, bench, chaos, servers::Servers};
+use aito_harness::{Sandbox, Set, api_fuzz, bench, chaos, servers::Servers};
 use clap::{Args, Parser, Subcommand};
 use futures_util::FutureExt as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -24,6 +24,8 @@ enum Command {
     Bench(BenchArgs),
     /// Kill the server at random moments and check that everything comes back as it must
     Chaos(ChaosArgs),
+    /// Call every operation of the API with cases made from its description, and hold each answer to it
+    ApiFuzz(ApiFuzzArgs),
     /// Start PostgreSQL, Redis and a Docker engine for tests and hold them until standard input ends
     Servers(ServersArgs),
     /// Pass connections on to a Unix socket, for containers that reach servers by name
@@ -85,6 +87,42 @@ enum On {
 }
 
 #[derive(Args)]
+struct ApiFuzzArgs {
+    /// The server's binary
+    #[arg(long, value_name = "PATH")]
+    bin: PathBuf,
+    /// The program schemathesis
+    #[arg(long, value_name = "PATH")]
+    schemathesis: PathBuf,
+    /// How many cases there must be over all roles and sets
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    cases: u32,
+    /// Where everything random comes from [default: the system, and printed]
+    #[arg(long, value_name = "N")]
+    seed: Option<u32>,
+    /// Only on this set; both if absent
+    #[arg(long, value_enum)]
+    on: Option<OneSet>,
+    /// Only in this role; may be given several times
+    #[arg(long, value_name = "NAME", value_parser = clap::builder::PossibleValuesParser::new(api_fuzz::role_names()))]
+    role: Vec<String>,
+    /// How long all of it may take, in minutes
+    #[arg(long, value_name = "N", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=1440))]
+    minutes: u32,
+    /// Where configurations and reports go
+    #[arg(long, value_name = "DIR", default_value = "target/api-fuzz")]
+    out: PathBuf,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum OneSet {
+    /// SQLite and local processes
+    Embedded,
+    /// Private PostgreSQL, Redis and Docker engine
+    Servers,
+}
+
+#[derive(Args)]
 struct RelayArgs {
     /// Where to listen, `address:port`
     #[arg(long, value_name = "ADDRESS")]
@@ -131,6 +169,7 @@ async fn run(command: Command) -> ExitCode {
         }
         Command::Bench(args) => run_bench(args).await,
         Command::Chaos(args) => run_chaos(args).await,
+        Command::ApiFuzz(args) => run_api_fuzz(args).await,
         Command::Servers(args) => run_servers(args).await,
         Command::Relay(args) => relay(args).await,
     }
@@ -198,6 +237,57 @@ async fn run_chaos(args: ChaosArgs) -> ExitCode {
                 args.rounds
             ))
         }
+    }
+}
+
+async fn run_api_fuzz(args: ApiFuzzArgs) -> ExitCode {
+    let seed = match args.seed.map_or_else(getrandom::u32, Ok) {
+        Ok(seed) => seed,
+        Err(why) => return failed(&format!("the system gives no seed: {why}")),
+    };
+    let on = match args.on {
+        None => vec![Set::Embedded, Set::Servers],
+        Some(OneSet::Embedded) => vec![Set::Embedded],
+        Some(OneSet::Servers) => vec![Set::Servers],
+    };
+    let bin = args.bin.clone();
+    let servers = match on.contains(&Set::Servers) {
+        false => None,
+        true => match tokio::task::spawn_blocking(move || Servers::start(&bin)).await {
+            Ok(Ok(servers)) => Some(servers),
+            Ok(Err(why)) => return failed(&why),
+            Err(why) => return failed(&why.to_string()),
+        },
+    };
+    let options = api_fuzz::Options {
+        bin: args.bin,
+        schemathesis: args.schemathesis,
+        out: args.out,
+        cases: args.cases.into(),
+        seed: seed.into(),
+        on,
+        roles: args.role,
+        time: Duration::from_secs(u64::from(args.minutes) * 60),
+    };
+    match AssertUnwindSafe(api_fuzz::run(&options, servers.as_ref())).catch_unwind().await {
+        Ok(Ok(summary)) if summary.failures.is_empty() => {
+            println!("api-fuzz: seed {seed}: {} cases, everything as it must be", summary.cases);
+            ExitCode::SUCCESS
+        }
+        Ok(Ok(summary)) => {
+            for failure in &summary.failures {
+                println!("FAILED: {failure}");
+            }
+            failed(&format!(
+                "api-fuzz: seed {seed}: {} cases, {} failures; reports in {}",
+                summary.cases,
+                summary.failures.len(),
+                options.out.display()
+            ))
+        }
+        Ok(Err(why)) => failed(&why),
+        // What was wrong has been printed by the panic.
+        Err(_) => failed(&format!("api-fuzz failed; again with: --seed {seed} --cases {}", options.cases)),
     }
 }
 
@@ -305,6 +395,13 @@ mod tests {
             panic!("not chaos")
         };
         assert!(args.on == On::TwoServers);
+        let Command::ApiFuzz(args) =
+            parsed("x api-fuzz --bin b --schemathesis s --on servers --role open").unwrap().command
+        else {
+            panic!("not api-fuzz")
+        };
+        assert_eq!((args.cases, args.seed, args.on), (10_000, None, Some(OneSet::Servers)));
+        assert_eq!((args.role, args.minutes), (vec!["open".to_owned()], 60));
         assert!(parsed("x servers --bin b").is_ok());
     }
 
@@ -321,6 +418,11 @@ mod tests {
             "x chaos --bin b --rounds 0",
             "x chaos --bin b --seed -1",
             "x chaos --bin b --on nothing",
+            "x api-fuzz --bin b",
+            "x api-fuzz --schemathesis s",
+            "x api-fuzz --bin b --schemathesis s --cases 0",
+            "x api-fuzz --bin b --schemathesis s --on two-servers",
+            "x api-fuzz --bin b --schemathesis s --role king",
             "x servers",
         ] {
             assert!(parsed(line).is_err(), "{line}");

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use aito_client::{Client, Options};
+use aito_client::{Client, Options, Token};
 use rustix::process::Signal;
 
 use crate::{engine, processes, servers, wait};
@@ -46,8 +46,10 @@ pub struct Sandbox {
     places: Option<Places>,
     /// The sandbox of whose installation this is another server.
     shares: Option<PathBuf>,
-    /// More environment for the server.
+    /// More environment for the server. It lets callers ask as much as a test wants, unless a test says otherwise.
     pub env: BTreeMap<String, String>,
+    /// Whether callers on loopback need no credential.
+    pub no_auth: bool,
 }
 
 impl Sandbox {
@@ -95,6 +97,7 @@ impl Sandbox {
             "AITO_KEY_FILE".to_owned(),
             self.data_dir().join("installation.json").display().to_string(),
         );
+        other.no_auth = self.no_auth;
         other.reach_servers(&self.name());
         fs::copy(self.config_file(), other.config_file()).unwrap();
         other
@@ -106,12 +109,14 @@ impl Sandbox {
             // Containers run as nobody in particular and may write here, where a test wants them to.
             fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
         }
-        let mut env = BTreeMap::new();
+        let mut env: BTreeMap<_, _> = ["RATE", "BURST", "CONNECTIONS", "CONNECTIONS_PER_ADDRESS"]
+            .map(|name| (format!("AITO_LIMITS__{name}"), "1000000".to_owned()))
+            .into();
         if places.is_none() {
             // An engine of this machine is none of a sandbox's.
             env.insert("DOCKER_HOST".to_owned(), "unix:///nonexistent/docker.sock".to_owned());
         }
-        let sandbox = Self { dir, bin, places, shares: None, env };
+        let sandbox = Self { dir, bin, places, shares: None, env, no_auth: true };
         let mut agents = String::new();
         for agent in AGENTS {
             agents += &format!("[agents.{agent}]\nheartbeat_interval = 1\ngrace = 5\n");
@@ -220,6 +225,11 @@ impl Sandbox {
         &self.bin
     }
 
+    /// The first token of its installation, once a server has been started.
+    pub fn first_token(&self) -> String {
+        fs::read_to_string(self.data_dir().join("first-token")).unwrap().trim().to_owned()
+    }
+
     /// A command of the binary with nothing of the caller's environment but the path.
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.bin);
@@ -233,7 +243,10 @@ impl Sandbox {
     /// `serve` with everything that makes it stay in the sandbox.
     pub fn serve(&self) -> Command {
         let mut command = self.command();
-        command.args(["serve", "--no-auth", "--listen", "127.0.0.1:0", "--config"]).arg(self.config_file());
+        command.args(["serve", "--listen", "127.0.0.1:0", "--config"]).arg(self.config_file());
+        if self.no_auth {
+            command.arg("--no-auth");
+        }
         command.arg("--data-dir").arg(self.data_dir());
         command
     }
@@ -347,6 +360,12 @@ impl Server {
     /// A client for it.
     pub fn client(&self) -> Client {
         Client::new(self.address.parse().unwrap(), Options::default()).unwrap()
+    }
+
+    /// A client for it with this token.
+    pub fn client_with(&self, token: &str) -> Client {
+        let token = Some(Token::new(token).unwrap());
+        Client::new(self.address.parse().unwrap(), Options { token, ..Options::default() }).unwrap()
     }
 
     /// Kills it as the system would.

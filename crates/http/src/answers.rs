@@ -1,6 +1,6 @@
 //! Answers that callers who ask the same at the same time share: found once, written as JSON once.
 //!
-//! Invariant: what is asked for is the whole question, path and query; whoever may ask it at all sees the same.
+//! Invariant: what is asked for is the whole question, path and query, and what the asker may see of the answer.
 
 use actix_web::{HttpRequest, HttpResponse, http::header::ContentType, web::Bytes};
 use aito_api::ProblemKind;
@@ -14,17 +14,19 @@ use crate::problem::ApiError;
 pub struct Answers(Shared<String, Result<Bytes, ApiError>>);
 
 impl Answers {
-    /// The answer to a request whose permission was checked already.
+    /// The answer to a request whose permission was checked already; `sees` tells those apart who see different
+    /// things of it.
     pub(crate) async fn json<T, F>(
         &self,
         req: &HttpRequest,
+        sees: &str,
         ask: impl Fn() -> F + Send + Sync + 'static,
     ) -> Result<HttpResponse, ApiError>
     where
         T: Serialize + Send,
         F: Future<Output = Result<T, ApiError>> + Send + 'static,
     {
-        let question = format!("{}?{}", req.path(), req.query_string());
+        let question = format!("{sees} {}?{}", req.path(), req.query_string());
         let written = move || {
             let asked = ask();
             async move {

@@ -1,12 +1,16 @@
 //! From domain values to wire types: explicit, pure, one function per type.
 
 use aito_api as api;
-use aito_application::fleet::{AgentView, ContainerStatus, ContainerView, Usage};
+use aito_application::{
+    fleet::{AgentView, ContainerStatus, ContainerView, Usage},
+    tokens::TokenView,
+};
 use aito_domain::{
     agent::{Desired, Exit, Health, LastExit, Lifecycle, Status},
     event::Event,
     history::HistoryEntry,
     ports::{
+        audit_store::Listed,
         heartbeats::Activity,
         runtime::{LogChannel, LogLine},
     },
@@ -232,4 +236,42 @@ pub(crate) fn log_line(line: LogLine) -> api::LogLine {
         LogChannel::Stderr => api::LogStream::Stderr,
     };
     api::LogLine { at: line.at.into(), stream, message: line.text }
+}
+
+/// A token without its secret.
+pub(crate) fn token(view: TokenView) -> api::Token {
+    let TokenView { token, last_used_at } = view;
+    api::Token {
+        id: token.id.0,
+        etag: crate::extract::etag(token.version),
+        name: token.name,
+        roles: token.grants.roles.iter().map(ToString::to_string).collect(),
+        scopes: token.grants.seat.iter().map(|seat| format!("seat:{seat}")).collect(),
+        created_by: token.created_by,
+        created_at: token.created_at.into(),
+        rotated_at: token.rotated_at.map(Into::into),
+        expires_at: token.expires_at.map(Into::into),
+        revoked_at: token.revoked_at.map(Into::into),
+        last_used_at: last_used_at.map(Into::into),
+    }
+}
+
+/// An entry of the audit.
+pub(crate) fn audit_entry(listed: Listed) -> api::AuditEntry {
+    let Listed { entry, place } = listed;
+    api::AuditEntry {
+        id: entry.id.0,
+        n: place.map(|head| head.n),
+        seal: place.map(|head| head.seal.to_string()),
+        at: entry.at.into(),
+        actor: entry.actor,
+        credential: entry.credential,
+        operation: entry.operation,
+        object: entry.object,
+        source: entry.source,
+        request_id: entry.request_id,
+        outcome: entry.outcome.as_str().to_owned(),
+        detail: entry.detail,
+        times: entry.times,
+    }
 }

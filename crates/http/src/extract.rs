@@ -8,7 +8,10 @@ use std::time::Duration;
 use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header, web};
 use aito_api::ProblemKind;
 use aito_application::Fault;
-use aito_domain::id::AgentType;
+use aito_domain::{
+    display::{Sink, display_safe},
+    id::{AgentType, Version},
+};
 use futures_util::{StreamExt as _, future::LocalBoxFuture};
 use serde::de::DeserializeOwned;
 
@@ -16,6 +19,9 @@ use crate::problem::ApiError;
 
 /// The largest body, in bytes.
 pub(crate) const MAX_BODY: usize = 1 << 20;
+
+/// How deep lists and objects may lie within each other.
+const MAX_DEPTH: usize = 64;
 
 /// How long a body may take to arrive.
 const BODY_LIMIT: Duration = Duration::from_secs(30);
@@ -59,12 +65,55 @@ async fn collect(mut payload: Payload) -> Result<web::BytesMut, ApiError> {
         let chunk =
             chunk.map_err(|_| ApiError::new(ProblemKind::NotJson, "the body did not arrive whole"))?;
         if bytes.len() + chunk.len() > MAX_BODY {
-            let detail = format!("the body may have at most {MAX_BODY} bytes");
-            return Err(ApiError::new(ProblemKind::PayloadTooLarge, detail));
+            return Err(too_large());
         }
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)
+}
+
+pub(crate) fn too_large() -> ApiError {
+    ApiError::new(ProblemKind::PayloadTooLarge, format!("the body may have at most {MAX_BODY} bytes"))
+}
+
+/// A JSON body that may be left out.
+pub(crate) struct OptionalBody<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Default + 'static> FromRequest for OptionalBody<T> {
+    type Error = ApiError;
+    type Future = LocalBoxFuture<'static, Result<Self, ApiError>>;
+
+    fn from_request(req: &HttpRequest, payload: &mut Payload) -> Self::Future {
+        let headers = req.headers();
+        let length = headers.get(header::CONTENT_LENGTH).map(|value| value.as_bytes() == b"0");
+        let none = length.unwrap_or(!headers.contains_key(header::TRANSFER_ENCODING));
+        if none {
+            return Box::pin(async { Ok(Self(T::default())) });
+        }
+        let body = Body::<T>::from_request(req, payload);
+        Box::pin(async { body.await.map(|body| Self(body.0)) })
+    }
+}
+
+/// The versions that `If-Match` names (RFC 9110, section 13.1.1); `None`: any will do. A weak tag, or one that is
+/// none of this server's, matches nothing.
+pub(crate) fn if_match(req: &HttpRequest) -> Option<Vec<Version>> {
+    let mut values = req.headers().get_all(header::IF_MATCH).peekable();
+    values.peek()?;
+    let tags: Vec<&str> = values.filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).collect();
+    if tags.iter().any(|tag| tag.trim() == "*") {
+        return None;
+    }
+    let read = |tag: &&str| {
+        let digits = tag.trim().strip_prefix('"')?.strip_suffix('"')?;
+        digits.parse().ok().filter(|_| digits.bytes().all(|b| b.is_ascii_digit())).map(Version)
+    };
+    Some(tags.iter().filter_map(read).collect())
+}
+
+/// The entity tag of a version.
+pub(crate) fn etag(version: Version) -> String {
+    format!("\"{}\"", version.0)
 }
 
 fn is_json(content_type: &str) -> bool {
@@ -73,6 +122,10 @@ fn is_json(content_type: &str) -> bool {
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    if is_too_deep(bytes) {
+        let detail = format!("the body may be nested at most {MAX_DEPTH} deep");
+        return Err(ApiError::new(ProblemKind::NotJson, detail));
+    }
     // The reader takes a list for a struct, field by field; no body of this API is one.
     if bytes.trim_ascii_start().first() == Some(&b'[')
         && serde_json::from_slice::<serde::de::IgnoredAny>(bytes).is_ok()
@@ -92,6 +145,27 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         .end()
         .map_err(|error| ApiError::new(ProblemKind::NotJson, format!("the body is not JSON: {error}")))?;
     Ok(value)
+}
+
+/// Whether lists and objects lie within each other deeper than [`MAX_DEPTH`].
+fn is_too_deep(bytes: &[u8]) -> bool {
+    let (mut depth, mut in_text, mut escaped) = (0_usize, false, false);
+    for byte in bytes {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'[' | b'{' if !in_text => {
+                depth += 1;
+                if depth > MAX_DEPTH {
+                    return true;
+                }
+            }
+            b']' | b'}' if !in_text => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+    }
+    false
 }
 
 /// The reader's own words without its line and column, which mean nothing to most callers.
@@ -171,8 +245,18 @@ impl Query {
 /// The agent type in the path; a text that can be no type is an unknown one.
 pub(crate) fn agent_type(text: &str) -> Result<AgentType, ApiError> {
     text.parse().map_err(|_| {
-        let shown: String = text.chars().filter(|c| !c.is_control()).take(64).collect();
+        let shown: String = text.chars().take(64).collect();
+        let shown = display_safe(&shown, Sink::Log);
         ApiError::new(ProblemKind::NotFound, format!("there is no agent \"{shown}\""))
+    })
+}
+
+/// An id in the path; a text that can be no id is one of nothing.
+pub(crate) fn known_id<T: std::str::FromStr>(text: &str, what: &str) -> Result<T, ApiError> {
+    text.parse().map_err(|_| {
+        let shown: String = text.chars().take(64).collect();
+        let shown = display_safe(&shown, Sink::Log);
+        ApiError::new(ProblemKind::NotFound, format!("there is no {what} \"{shown}\""))
     })
 }
 
@@ -202,6 +286,34 @@ mod tests {
             assert_eq!(refused.status, 422);
             assert_eq!(refused.errors[0].detail, "must be an object");
         }
+    }
+
+    #[test]
+    fn depth_is_counted_outside_of_texts() {
+        let nested = |n: usize| format!("{{\"a\":{}{}}}", "[".repeat(n), "]".repeat(n));
+        assert!(!is_too_deep(nested(MAX_DEPTH - 1).as_bytes()));
+        assert!(is_too_deep(nested(MAX_DEPTH).as_bytes()));
+        assert!(!is_too_deep(format!("{{\"a\":\"\\\"{}\"}}", "[".repeat(100)).as_bytes()));
+        assert!(!is_too_deep("[]".repeat(100).as_bytes()));
+    }
+
+    #[test]
+    fn entity_tags_are_compared_strongly() {
+        let of = |values: &[&str]| {
+            let mut request = actix_web::test::TestRequest::default();
+            for value in values {
+                request = request.append_header((header::IF_MATCH, *value));
+            }
+            if_match(&request.to_http_request())
+        };
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&["*"]), None);
+        assert_eq!(of(&["\"3\""]), Some(vec![Version(3)]));
+        assert_eq!(of(&["\"3\", \"4\"", "\"5\""]), Some(vec![Version(3), Version(4), Version(5)]));
+        for none in ["W/\"3\"", "3", "\"+3\"", "\"\"", "\"x\"", "\"3"] {
+            assert_eq!(of(&[none]), Some(vec![]), "{none}");
+        }
+        assert_eq!(etag(Version(3)), "\"3\"");
     }
 
     #[actix_web::test]

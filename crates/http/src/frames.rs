@@ -7,7 +7,11 @@
 use std::sync::OnceLock;
 
 use aito_api::{AgentStatus, AgentStatusPayload, Frame, HealthState, frame_type};
-use aito_domain::event::{Event, Payload};
+use aito_domain::{
+    event::{Event, OF_TOKENS, Payload},
+    id::AgentId,
+    principal::Principal,
+};
 use bytestring::ByteString;
 use serde::Serialize;
 
@@ -43,27 +47,73 @@ struct Specific {
 impl Frames {
     /// What to send to a listener with this filter, in order.
     pub(crate) fn for_filter(&self, filter: &Filter) -> impl Iterator<Item = ByteString> {
-        let wants_event = filter.passes(frame_type::EVENT);
+        let sees = filter.sees.event(&self.event);
+        let wants_event = sees && filter.passes(frame_type::EVENT);
         let encoded = self.encoded.get_or_init(|| encode_all(&self.event));
-        let specific = encoded.specific.as_ref().filter(|specific| filter.passes(specific.kind));
+        let specific = encoded.specific.as_ref().filter(|specific| sees && filter.passes(specific.kind));
         let first = specific.map(|s| if wants_event { s.followed.clone() } else { s.alone.clone() });
         first.into_iter().chain(wants_event.then(|| encoded.event.clone()))
     }
 }
 
-/// Which kinds of frame a listener asked for.
+/// What a listener asked for, of what it may see.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Filter(Option<Vec<String>>);
+pub(crate) struct Filter {
+    types: Option<Vec<String>>,
+    sees: Sees,
+}
+
+/// What a listener may see.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Sees {
+    /// Everything.
+    #[default]
+    All,
+    /// Everything but what is told of tokens.
+    AllButTokens,
+    /// What is about one agent.
+    Agent(AgentId),
+}
+
+impl Sees {
+    /// What somebody may see who may listen at all.
+    pub(crate) fn of(principal: &Principal) -> Self {
+        match principal {
+            Principal::Agent { id, .. } => Self::Agent(*id),
+            other if other.sees_tokens() => Self::All,
+            _ => Self::AllButTokens,
+        }
+    }
+
+    fn event(self, event: &Event) -> bool {
+        match self {
+            Self::All => true,
+            Self::AllButTokens => !OF_TOKENS.contains(&event.event_type.as_str()),
+            Self::Agent(id) => event.source_agent == Some(id),
+        }
+    }
+
+    /// Whether it may see how an agent does.
+    pub(crate) fn agent(self, id: AgentId) -> bool {
+        !matches!(self, Self::Agent(own) if own != id)
+    }
+}
 
 impl Filter {
     /// From the parameter `types`; `None` when a name is not known.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let names: Vec<String> = text.split(',').map(|name| name.trim().to_owned()).collect();
-        names.iter().all(|name| FRAME_TYPES.contains(&name.as_str())).then_some(Self(Some(names)))
+        let known = names.iter().all(|name| FRAME_TYPES.contains(&name.as_str()));
+        known.then_some(Self { types: Some(names), sees: Sees::All })
+    }
+
+    /// For somebody who may see this.
+    pub(crate) fn seeing(self, sees: Sees) -> Self {
+        Self { sees, ..self }
     }
 
     pub(crate) fn passes(&self, kind: &str) -> bool {
-        self.0.as_ref().is_none_or(|names| names.iter().any(|name| name == kind))
+        self.types.as_ref().is_none_or(|names| names.iter().any(|name| name == kind))
     }
 }
 
@@ -121,6 +171,9 @@ fn agent_status(event: &Event) -> Option<AgentStatusPayload> {
         Payload::AgentRegistered(_)
         | Payload::AgentFocusChanged(_)
         | Payload::HistoryRecorded(_)
+        | Payload::TokenCreated(_)
+        | Payload::TokenRotated(_)
+        | Payload::TokenRevoked(_)
         | Payload::Unknown { .. } => return None,
     };
     let status: AgentStatus = convert::status(status);

@@ -1,91 +1,67 @@
 //! Who is calling, and from where: decided once per request, before any handler.
 //!
-//! Invariants: an agent's credential counts on every listener and only for the present incarnation; a caller
-//! without one is let in only where the listener is open, which is loopback only; Host is always checked on
-//! TCP (a page of another site cannot reach a loopback server through a name of its own), Origin on every
-//! WebSocket and on every unsafe method.
+//! Invariants: a credential counts on every listener, an agent's only for its present incarnation; a caller
+//! without one is let in only where the listener is open, which is loopback only; Host is always checked on TCP (a
+//! page of another site cannot reach a server through a name of its own), Origin on every WebSocket and on every
+//! unsafe method; every request is counted, and a wrong credential costs its sender's address; every answer says
+//! its request's id and what is left.
 
-use std::{net::SocketAddr, rc::Rc};
+use std::{
+    net::{IpAddr, SocketAddr},
+    rc::Rc,
+    sync::Arc,
+};
 
 use actix_web::{
-    HttpMessage as _, HttpRequest,
+    HttpMessage as _,
     body::BoxBody,
-    dev::{Payload, ServiceRequest, ServiceResponse},
+    dev::{ServiceRequest, ServiceResponse},
     http::{Method, header},
     middleware::Next,
     web,
 };
 use aito_api::ProblemKind;
-use aito_domain::agent::Agent;
-use aito_domain::event::Actor;
-use futures_util::future::{Ready, ready};
+use aito_application::{
+    Attempt,
+    login::{LoginError, Standing, Text},
+};
+use aito_domain::{
+    audit::Outcome,
+    display::{Sink, display_safe},
+};
 use tracing::Instrument as _;
 
-use crate::{problem::ApiError, state::AppState};
+use crate::{
+    limits::{Key, Left, MAX_HEADERS, MAX_URI, Spent},
+    problem::ApiError,
+    state::{Access, AppState},
+};
 
 /// What connection a request came over; put into the connection's data when it is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Over {
-    /// TCP, accepted at this address.
-    Tcp(SocketAddr),
+    /// TCP, accepted at the first address from the second.
+    Tcp(SocketAddr, SocketAddr),
     /// A Unix socket: for agents.
     Unix,
 }
 
-/// Who calls.
-#[derive(Debug, Clone)]
-pub(crate) enum Caller {
-    /// Nobody in particular, on an open listener.
-    Anonymous,
-    /// The present incarnation of an agent, as stored a moment ago.
-    Agent(Rc<Agent>),
+/// Where a request came from, and its id.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Source {
+    /// `None`: a Unix socket.
+    address: Option<IpAddr>,
+    pub(crate) request_id: String,
 }
 
-impl Caller {
-    pub(crate) fn actor(&self) -> Actor {
-        match self {
-            Self::Anonymous => Actor::Unauthenticated,
-            Self::Agent(agent) => Actor::Agent(agent.agent_type.clone()),
-        }
+impl Source {
+    /// For the audit.
+    pub(crate) fn source(&self) -> String {
+        self.address.map_or_else(|| "unix".to_owned(), |address| address.to_string())
     }
 }
 
-/// A caller that acts for people: anybody but an agent.
-pub(crate) struct Operator(pub(crate) Caller);
-
-impl actix_web::FromRequest for Operator {
-    type Error = ApiError;
-    type Future = Ready<Result<Self, ApiError>>;
-
-    fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(match caller(req) {
-            Ok(Caller::Agent(agent)) => Err(ApiError::new(
-                ProblemKind::Forbidden,
-                format!("agent {} may not: it lacks the role operator or viewer", agent.agent_type),
-            )),
-            Ok(caller) => Ok(Self(caller)),
-            Err(error) => Err(error),
-        })
-    }
-}
-
-/// Any caller that was let in.
-impl actix_web::FromRequest for Caller {
-    type Error = ApiError;
-    type Future = Ready<Result<Self, ApiError>>;
-
-    fn from_request(req: &HttpRequest, _: &mut Payload) -> Self::Future {
-        ready(caller(req))
-    }
-}
-
-fn caller(req: &HttpRequest) -> Result<Caller, ApiError> {
-    req.extensions().get::<Caller>().cloned().ok_or_else(|| {
-        ApiError::new(ProblemKind::Unauthorized, "a credential is needed: Authorization: Bearer …")
-    })
-}
-
-/// The middleware around everything: request id, span, checks, metrics.
+/// The outermost middleware: request id, span, what every answer carries, metrics, the audit of what ended.
 pub(crate) async fn around(
     state: web::Data<AppState>,
     req: ServiceRequest,
@@ -94,17 +70,17 @@ pub(crate) async fn around(
     let started = state.clock.monotonic();
     let id = request_id(&req, &state);
     let method = req.method().clone();
-    let span = tracing::info_span!("request", %id, %method, path = req.path());
+    let from = Source { address: address(&state, &req), request_id: id.clone() };
+    req.extensions_mut().insert(from.clone());
+    // Whatever stands in a path is a caller's: it starts no line of the log and does nothing to a terminal.
+    let path = display_safe(req.path(), Sink::Log).into_owned();
+    let span = tracing::info_span!("request", %id, %method, path);
     let answered = async {
-        match admit(&state, &req).await {
-            Ok(caller) => {
-                if let Some(caller) = caller {
-                    req.extensions_mut().insert(caller);
-                }
-                // What handlers and extractors refuse is an answer already; an error here is the framework's own.
-                next.call(req).await
-            }
-            Err(error) => {
+        // Before a browser asks for something of another site, it asks whether it may; nobody's credential counts.
+        match preflight(&state, &req, &from) {
+            Ok(()) => next.call(req).await,
+            Err((error, spent)) => {
+                state.clock.sleep(spent.late()).await;
                 let response = error.answer(req.path());
                 Ok(req.into_response(response))
             }
@@ -115,14 +91,88 @@ pub(crate) async fn around(
     if let Some(answer) = failed.map(|error| error.answer(response.request().path())) {
         response = response.into_response(answer);
     }
+    account(&state, &response);
+    let left = response.request().extensions().get::<Left>().copied();
+    let headers = response.headers_mut();
     if let Ok(value) = header::HeaderValue::from_str(&id) {
-        response.headers_mut().insert(header::HeaderName::from_static("x-request-id"), value);
+        headers.insert(header::HeaderName::from_static("x-request-id"), value);
     }
+    if let Some(left) = left {
+        left.tell(headers);
+    }
+    secure(headers);
     let route = response.request().match_pattern().unwrap_or_else(|| "unknown".to_owned());
     let method = if is_usual(&method) { method.as_str() } else { "other" };
     let took = state.clock.monotonic().saturating_sub(started);
     state.metrics.request(method, &route, response.status().as_u16(), took);
     Ok(response)
+}
+
+/// Counts what browsers ask before they call; the answer to it needs no credential.
+fn preflight(state: &AppState, req: &ServiceRequest, from: &Source) -> Result<(), (ApiError, Spent)> {
+    let asks =
+        req.method() == Method::OPTIONS && req.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
+    if !asks {
+        return Ok(());
+    }
+    let taken = state.rates.take(&Key::of(from.address));
+    taken.map(|left| _ = req.extensions_mut().insert(left)).map_err(|spent| {
+        req.extensions_mut().insert(spent.left);
+        (too_many(spent), spent)
+    })
+}
+
+/// The inner middleware: lets a request in, or not.
+pub(crate) async fn admit(
+    state: web::Data<AppState>,
+    req: ServiceRequest,
+    next: Next<BoxBody>,
+) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    match admitted(&state, &req).await {
+        Ok(standing) => {
+            if let Some(standing) = standing {
+                req.extensions_mut().insert(Rc::new(standing));
+            }
+            // What handlers and extractors refuse is an answer already; an error here is the framework's own.
+            next.call(req).await
+        }
+        Err(error) => {
+            let response = error.answer(req.path());
+            Ok(req.into_response(response))
+        }
+    }
+}
+
+/// Tells the audit how an attempt ended, when there was one.
+fn account(state: &AppState, response: &ServiceResponse<BoxBody>) {
+    let attempt = response.request().extensions().get::<Arc<Attempt>>().cloned();
+    let Some(attempt) = attempt else { return };
+    let status = response.status();
+    let outcome = match status.as_u16() {
+        101 | 200..=399 => Outcome::Unchanged,
+        400..=499 => Outcome::Refused,
+        _ => Outcome::Failed,
+    };
+    let detail = match outcome {
+        Outcome::Unchanged | Outcome::Done => String::new(),
+        Outcome::Refused | Outcome::Failed => status.as_u16().to_string(),
+    };
+    state.audit.ended(attempt, outcome, detail);
+}
+
+/// What keeps a browser from doing anything with an answer but reading it.
+fn secure(headers: &mut header::HeaderMap) {
+    let set = |headers: &mut header::HeaderMap, name: header::HeaderName, value: &'static str| {
+        if !headers.contains_key(&name) {
+            headers.insert(name, header::HeaderValue::from_static(value));
+        }
+    };
+    set(headers, header::X_CONTENT_TYPE_OPTIONS, "nosniff");
+    set(headers, header::X_FRAME_OPTIONS, "DENY");
+    set(headers, header::REFERRER_POLICY, "no-referrer");
+    set(headers, header::CONTENT_SECURITY_POLICY, "default-src 'none'; frame-ancestors 'none'");
+    set(headers, header::CROSS_ORIGIN_RESOURCE_POLICY, "same-origin");
+    set(headers, header::CACHE_CONTROL, "no-store");
 }
 
 fn is_usual(method: &Method) -> bool {
@@ -140,42 +190,190 @@ fn request_id(req: &ServiceRequest, state: &AppState) -> String {
         .map_or_else(|| state.ids.uuid().to_string(), ToOwned::to_owned)
 }
 
+/// The address that a request came from: the connection's, or what a trusted proxy says of it.
+fn address(state: &AppState, req: &ServiceRequest) -> Option<IpAddr> {
+    let Some(Over::Tcp(_, peer)) = req.conn_data::<Over>() else { return None };
+    let is_proxy =
+        |address: IpAddr| state.access.proxies.iter().any(|proxy| proxy.contains(&address.to_canonical()));
+    let mut address = peer.ip();
+    // Each proxy adds whom it heard at the end; the first from behind that is no proxy is the caller.
+    let said = req.headers().get_all("x-forwarded-for").filter_map(|value| value.to_str().ok());
+    let said: Vec<&str> = said.flat_map(|value| value.split(',')).collect();
+    for next in said.iter().rev() {
+        if !is_proxy(address) {
+            break;
+        }
+        let Ok(next) = next.trim().parse() else { break };
+        address = next;
+    }
+    Some(address.to_canonical())
+}
+
 /// Lets a request in; `None`: nobody in particular where nobody may do more than look at what is public.
-async fn admit(state: &AppState, req: &ServiceRequest) -> Result<Option<Caller>, ApiError> {
+async fn admitted(state: &AppState, req: &ServiceRequest) -> Result<Option<Standing>, ApiError> {
     // Without connection data (which only a test harness leaves out) a caller counts as one on a Unix socket.
     let over = req.conn_data::<Over>().copied().unwrap_or(Over::Unix);
-    if let Over::Tcp(local) = over {
-        check_host(req, local)?;
-        check_origin(req)?;
+    let from = req.extensions().get::<Source>().cloned().unwrap_or_default();
+    if let Err(error) = check_form(state, req, over) {
+        count(state, req, &Key::of(from.address)).await?;
+        return Err(error);
     }
+    let open = state.access.open && matches!(over, Over::Tcp(local, _) if local.ip().is_loopback());
     if let Some(value) = req.headers().get(header::AUTHORIZATION) {
-        return agent(state, value).await.map(Some);
+        let Some(text) = bearer(value) else { return Err(wrong(state, req, &from, None).await) };
+        return Ok(Some(login(state, req, &from, text).await?));
     }
-    match (over, state.access) {
-        (Over::Tcp(local), crate::Access::Open) if local.ip().is_loopback() => Ok(Some(Caller::Anonymous)),
-        _ => Ok(None),
+    if let Some(ticket) = ticket(req) {
+        count(state, req, &Key::of(from.address)).await?;
+        return match state.login.redeem(&ticket, open).await {
+            Ok(standing) => Ok(Some(standing)),
+            Err(LoginError::Failed(error)) => Err(error.into()),
+            Err(error) => Err(note_wrong(req, &from, refused(&error))),
+        };
+    }
+    count(state, req, &Key::of(from.address)).await?;
+    Ok(open.then(Standing::anonymous))
+}
+
+/// What must be right of a request whoever makes it.
+fn check_form(state: &AppState, req: &ServiceRequest, over: Over) -> Result<(), ApiError> {
+    check_sizes(req)?;
+    if let Over::Tcp(local, _) = over {
+        check_host(&state.access, req, local)?;
+        check_origin(&state.access, req)?;
+    }
+    Ok(())
+}
+
+/// `Bearer <text>`.
+fn bearer(value: &header::HeaderValue) -> Option<&str> {
+    let (scheme, text) = value.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| text.trim())
+}
+
+/// The ticket of a WebSocket handshake; anywhere else it means nothing.
+fn ticket(req: &ServiceRequest) -> Option<String> {
+    let opens = req.path() == "/ws" && req.headers().contains_key(header::UPGRADE);
+    let pairs: Vec<(String, String)> = serde_urlencoded::from_str(req.query_string()).ok()?;
+    pairs.into_iter().filter(|_| opens).find(|(name, _)| name == "ticket").map(|(_, value)| value)
+}
+
+/// Whose the credential is. Counted are a good one by itself, before anything is looked up for it where that can
+/// be, and a bad one by its sender's address.
+async fn login(
+    state: &AppState,
+    req: &ServiceRequest,
+    from: &Source,
+    text: &str,
+) -> Result<Standing, ApiError> {
+    let text = match state.login.read(text) {
+        Ok(text) => text,
+        Err(error) => return Err(wrong(state, req, from, Some(&error)).await),
+    };
+    let known = match &text {
+        Text::Agent(claim) => Some(format!("agent/{}/{}", claim.agent_id, claim.incarnation)),
+        // Whoever knows a token's id could spend what is its holder's.
+        Text::Token(_) | Text::Other(_) => None,
+    };
+    if let Some(key) = &known {
+        count(state, req, &Key::Credential(key.clone())).await?;
+    } else if !state.login.is_cheap(&text) {
+        // Looking it up costs the store something, for whatever id.
+        count(state, req, &Key::of(from.address)).await?;
+    }
+    match state.login.check(&text).await {
+        Ok(standing) => {
+            if known.is_none() {
+                count(state, req, &Key::Credential(standing.principal.key())).await?;
+            }
+            Ok(standing)
+        }
+        Err(LoginError::Failed(error)) => Err(error.into()),
+        Err(error) => Err(wrong(state, req, from, Some(&error)).await),
     }
 }
 
-async fn agent(state: &AppState, value: &header::HeaderValue) -> Result<Caller, ApiError> {
-    let refused = || ApiError::new(ProblemKind::Unauthorized, "the credential is not valid");
-    let text = value.to_str().map_err(|_| refused())?;
-    let (scheme, token) = text.split_once(' ').ok_or_else(refused)?;
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(refused());
+/// The answer to a wrong credential, which its sender's address pays for.
+async fn wrong(state: &AppState, req: &ServiceRequest, from: &Source, why: Option<&LoginError>) -> ApiError {
+    if let Err(error) = count(state, req, &Key::of(from.address)).await {
+        return error;
     }
-    let claim = state.credentials.verify(token.trim()).ok_or_else(refused)?;
-    let agent = state.fleet.agent_by_id(claim.agent_id).await?.ok_or_else(refused)?;
-    agent
-        .present(claim.incarnation)
-        .map_err(|past| ApiError::new(ProblemKind::PastIncarnation, past.to_string()))?;
-    Ok(Caller::Agent(Rc::new(agent)))
+    note_wrong(req, from, why.map_or_else(|| refused(&LoginError::Invalid), refused))
 }
 
-fn check_host(req: &ServiceRequest, local: SocketAddr) -> Result<(), ApiError> {
+/// Notes for the audit that somebody came with a wrong credential.
+fn note_wrong(req: &ServiceRequest, from: &Source, error: ApiError) -> ApiError {
+    let object = req.path().to_owned();
+    let attempt =
+        Attempt::new("nobody".into(), "none".into(), "login", object, from.source(), from.request_id.clone());
+    req.extensions_mut().insert(Arc::new(attempt));
+    error
+}
+
+fn refused(error: &LoginError) -> ApiError {
+    match error {
+        LoginError::PastIncarnation { .. } => ApiError::new(ProblemKind::PastIncarnation, error.to_string()),
+        LoginError::Invalid | LoginError::Failed(_) => {
+            ApiError::new(ProblemKind::Unauthorized, "the credential is not valid")
+        }
+    }
+}
+
+/// Counts the request; one too many is told so, late.
+async fn count(state: &AppState, req: &ServiceRequest, key: &Key) -> Result<(), ApiError> {
+    match state.rates.take(key) {
+        Ok(left) => {
+            req.extensions_mut().insert(left);
+            Ok(())
+        }
+        Err(spent) => {
+            state.clock.sleep(spent.late()).await;
+            Err(spent_error(req, spent))
+        }
+    }
+}
+
+fn spent_error(req: &ServiceRequest, spent: Spent) -> ApiError {
+    req.extensions_mut().insert(spent.left);
+    too_many(spent)
+}
+
+fn too_many(spent: Spent) -> ApiError {
+    let seconds = spent.wait.as_secs_f64().ceil().max(1.0) as u64;
+    ApiError::new(
+        ProblemKind::TooManyRequests,
+        format!("too many requests: the next one can be in {seconds} s"),
+    )
+    .retry_after(seconds)
+}
+
+fn check_sizes(req: &ServiceRequest) -> Result<(), ApiError> {
+    let uri = req.uri().path_and_query().map_or(0, |it| it.as_str().len());
+    if uri > MAX_URI {
+        let detail = format!("path and query may have at most {MAX_URI} bytes together");
+        return Err(ApiError::new(ProblemKind::UriTooLong, detail));
+    }
+    let headers: usize = req.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if headers > MAX_HEADERS {
+        let detail = format!("the headers may have at most {MAX_HEADERS} bytes together");
+        return Err(ApiError::new(ProblemKind::HeadersTooLarge, detail));
+    }
+    let length = req.headers().get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    if length
+        .and_then(|length| length.parse::<u64>().ok())
+        .is_some_and(|n| n > crate::extract::MAX_BODY as u64)
+    {
+        return Err(crate::extract::too_large());
+    }
+    Ok(())
+}
+
+fn check_host(access: &Access, req: &ServiceRequest, local: SocketAddr) -> Result<(), ApiError> {
     let host = req.headers().get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let name = host_name(host);
-    let known = is_loopback(name) || name.parse().is_ok_and(|ip: std::net::IpAddr| ip == local.ip());
+    let known = is_loopback(name)
+        || name.parse().is_ok_and(|ip: IpAddr| ip == local.ip())
+        || access.hosts.iter().any(|host| host.eq_ignore_ascii_case(name));
     if known {
         Ok(())
     } else {
@@ -183,18 +381,32 @@ fn check_host(req: &ServiceRequest, local: SocketAddr) -> Result<(), ApiError> {
     }
 }
 
-fn check_origin(req: &ServiceRequest) -> Result<(), ApiError> {
+fn check_origin(access: &Access, req: &ServiceRequest) -> Result<(), ApiError> {
     // By the header that every WebSocket needs and not by its path, which can be written in several ways.
     let upgrades = req.headers().contains_key(header::UPGRADE);
     let safe = req.method().is_safe() && req.path() != "/ws" && !upgrades;
-    let Some(origin) = req.headers().get(header::ORIGIN).filter(|_| !safe) else { return Ok(()) };
+    let Some(origin) = req.headers().get(header::ORIGIN).filter(|_| !safe) else {
+        return check_site(req, safe);
+    };
     let host = req.headers().get(header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let same = origin
-        .to_str()
-        .ok()
-        .and_then(|o| o.split_once("://"))
-        .is_some_and(|(_, authority)| authority == host);
-    if same { Ok(()) } else { Err(ApiError::new(ProblemKind::Forbidden, "the Origin is not this server")) }
+    let origin = origin.to_str().unwrap_or_default();
+    let same = origin.split_once("://").is_some_and(|(_, authority)| authority == host);
+    if same || access.origins.iter().any(|allowed| allowed == origin) {
+        Ok(())
+    } else {
+        Err(ApiError::new(ProblemKind::Forbidden, "the Origin is neither this server nor an allowed one"))
+    }
+}
+
+/// What a browser says of itself where it sends no Origin (Fetch Metadata): a request from another site is none
+/// that a page of this server made.
+fn check_site(req: &ServiceRequest, safe: bool) -> Result<(), ApiError> {
+    let site = req.headers().get("sec-fetch-site").and_then(|value| value.to_str().ok());
+    if safe || site.is_none_or(|site| matches!(site, "same-origin" | "none")) {
+        Ok(())
+    } else {
+        Err(ApiError::new(ProblemKind::Forbidden, "a page of another site may not call this server"))
+    }
 }
 
 /// `host[:port]` without the port, `[::1]` without its brackets; empty when it is neither.
@@ -209,10 +421,11 @@ fn host_name(host: &str) -> &str {
 }
 
 fn is_loopback(name: &str) -> bool {
-    name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+    name.eq_ignore_ascii_case("localhost") || name.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod tests {
     use actix_web::test::TestRequest;
 
@@ -226,10 +439,51 @@ mod tests {
                     .insert_header((header::HOST, "127.0.0.1:8080"))
                     .insert_header((header::UPGRADE, "websocket"))
                     .insert_header((header::ORIGIN, origin));
-                check_origin(&request.to_srv_request()).is_ok()
+                check_origin(&Access::default(), &request.to_srv_request()).is_ok()
             };
             assert!(!from("http://evil.example"), "{path}");
             assert!(from("http://127.0.0.1:8080"), "{path}");
+        }
+    }
+
+    #[test]
+    fn allowed_sites_and_hosts_are_let_in_and_no_others() {
+        let access = Access {
+            hosts: vec!["aito.example".into()],
+            origins: vec!["https://board.example".into()],
+            ..Access::default()
+        };
+        let request = |host: &str, origin: Option<&str>, site: Option<&str>| {
+            let mut request =
+                TestRequest::post().uri("/agents/ceo/start").insert_header((header::HOST, host));
+            if let Some(origin) = origin {
+                request = request.insert_header((header::ORIGIN, origin));
+            }
+            if let Some(site) = site {
+                request = request.insert_header(("sec-fetch-site", site));
+            }
+            request.to_srv_request()
+        };
+        let local = "10.0.0.1:80".parse().unwrap();
+        for (host, good) in
+            [("aito.example", true), ("10.0.0.1", true), ("localhost:80", true), ("x.example", false)]
+        {
+            assert_eq!(check_host(&access, &request(host, None, None), local).is_ok(), good, "{host}");
+        }
+        for (origin, site, good) in [
+            (None, None, true),
+            (None, Some("same-origin"), true),
+            (None, Some("none"), true),
+            (None, Some("cross-site"), false),
+            (None, Some("same-site"), false),
+            (Some("https://aito.example"), Some("same-origin"), true),
+            (Some("https://board.example"), Some("cross-site"), true),
+            (Some("http://board.example"), Some("cross-site"), false),
+            (Some("https://evil.example"), Some("cross-site"), false),
+            (Some("null"), Some("cross-site"), false),
+        ] {
+            let request = request("aito.example", origin, site);
+            assert_eq!(check_origin(&access, &request).is_ok(), good, "{origin:?} {site:?}");
         }
     }
 

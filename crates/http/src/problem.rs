@@ -41,6 +41,18 @@ impl ApiError {
         this
     }
 
+    /// After how many seconds to come back.
+    pub(crate) fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
+        self
+    }
+
+    /// With a further member of the document, for machines.
+    pub(crate) fn with(mut self, name: &str, value: &str) -> Self {
+        self.problem.extensions.insert(name.to_owned(), value.into());
+        self
+    }
+
     /// The answer, with the path that was called.
     pub(crate) fn answer(&self, path: &str) -> HttpResponse {
         let mut response = HttpResponse::build(self.status_code());
@@ -66,11 +78,13 @@ impl From<Error> for ApiError {
             Error::Invalid(faults) => Self::invalid(faults),
             Error::PastIncarnation { .. } => Self::new(ProblemKind::PastIncarnation, error.to_string()),
             Error::Conflict(what) => Self::new(ProblemKind::Conflict, what),
+            Error::Precondition(what) => Self::new(ProblemKind::PreconditionFailed, what),
+            Error::TooMany { detail, retry_after } => {
+                Self::new(ProblemKind::TooManyRequests, detail).retry_after(retry_after.as_secs().max(1))
+            }
             Error::Unavailable { detail, retry_after, source } => {
                 warn!(detail, cause = %Chain(source.as_deref().map(|s| s as _)), "unavailable");
-                let mut this = Self::new(ProblemKind::Unavailable, detail);
-                this.retry_after = Some(retry_after.as_secs().max(1));
-                this
+                Self::new(ProblemKind::Unavailable, detail).retry_after(retry_after.as_secs().max(1))
             }
             Error::Internal(source) => {
                 error!(cause = %Chain(Some(&*source)), "internal error");

@@ -3,22 +3,26 @@
 use std::sync::Arc;
 
 use aito_application::{
-    events::EventService, feed::Feed, fleet::FleetService, health::HealthService,
-    heartbeat::HeartbeatService, history::HistoryService, metrics::Metrics,
+    audit::AuditService, events::EventService, feed::Feed, fleet::FleetService, health::HealthService,
+    heartbeat::HeartbeatService, history::HistoryService, login::LoginService, metrics::Metrics,
+    quota::Quotas, tokens::TokenService,
 };
-use aito_domain::{
-    credential::AgentCredentials,
-    ports::clock::{Clock, IdSource},
-};
+use aito_domain::ports::clock::{Clock, IdSource};
 use tokio_util::sync::CancellationToken;
 
-use crate::{answers::Answers, frames::Frames};
+use crate::{answers::Answers, frames::Frames, limits::Rates};
 
-/// Who is let in on the listeners for operators.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Access {
-    /// Callers without a credential may do everything: loopback listeners only.
-    Open,
+/// Who is let in, and from where.
+#[derive(Debug, Clone, Default)]
+pub struct Access {
+    /// Callers on loopback without a credential may do everything.
+    pub open: bool,
+    /// Names by which this server is known besides those of loopback and its own addresses.
+    pub hosts: Vec<String>,
+    /// Origins whose pages may call, such as `https://board.example`.
+    pub origins: Vec<String>,
+    /// Proxies that are believed whom they speak for (`X-Forwarded-For`).
+    pub proxies: Vec<ipnet::IpNet>,
 }
 
 /// The use cases and what else handlers share.
@@ -37,13 +41,21 @@ pub struct AppState {
     pub health: Arc<HealthService>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
-    /// Checks agents' credentials.
-    pub credentials: AgentCredentials,
+    /// Checks credentials.
+    pub login: Arc<LoginService>,
+    /// Operators' tokens.
+    pub tokens: Arc<TokenService>,
+    /// The audit.
+    pub audit: Arc<AuditService>,
+    /// What agents may store.
+    pub quotas: Arc<Quotas>,
+    /// Counts requests.
+    pub rates: Rates,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Request ids.
     pub ids: Arc<dyn IdSource>,
-    /// Who is let in.
+    /// Who is let in, and from where.
     pub access: Access,
     /// Answers that several callers share.
     pub answers: Answers,

@@ -2,7 +2,7 @@
 //!
 //! Invariants: a listener that asked with `since` gets every later event exactly once, in order, or one
 //! `reset`; one that does not answer or keep up is cut, and no other notices; every stream ends when the
-//! server stops.
+//! server stops, and when its credential does; an agent sees what is about itself.
 
 use std::time::Duration;
 
@@ -18,11 +18,12 @@ use futures_util::StreamExt as _;
 use tracing::debug;
 
 use crate::{
+    caller::Caller,
     convert,
     extract::Query,
-    frames::{Filter, Frames, text},
-    guard::Operator,
+    frames::{Filter, Frames, Sees, text},
     problem::ApiError,
+    standing,
     state::AppState,
 };
 
@@ -41,6 +42,7 @@ const BATCH: usize = 64;
     params(
         ("types" = Option<String>, Query, description = "Only these kinds of frame, separated by commas: agent_status, decision_vote, worker_log, event"),
         ("since" = Option<String>, Query, description = "Begin after this position"),
+        ("ticket" = Option<String>, Query, description = "In place of a credential, for browsers: of `POST /ws/tickets`, good once"),
     ),
     responses(
         (status = 101, description = "Frames follow"),
@@ -50,7 +52,7 @@ const BATCH: usize = 64;
 )]
 pub(crate) async fn open(
     state: web::Data<AppState>,
-    _: Operator,
+    caller: Caller,
     req: HttpRequest,
     body: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
@@ -60,11 +62,14 @@ pub(crate) async fn open(
     let since =
         query.parsed("since", "a position as an event or frame carries it", |t| t.parse::<Position>().ok());
     query.done()?;
-    let start = prepare(&state, filter, since).await?;
+    let sees = Sees::of(caller.principal());
+    let start = prepare(&state, filter.seeing(sees), sees, since).await?;
     let (response, session, messages) = actix_ws::handle(&req, body).map_err(|why| {
         ApiError::fault("Upgrade", format!("must be a WebSocket handshake (RFC 6455): {why}"))
     })?;
-    actix_web::rt::spawn(serve(state, start, session, messages));
+    // Not by the handler's own task: that one ends with the answer.
+    let ended = standing::ended(state.login.clone(), caller.principal().clone());
+    actix_web::rt::spawn(serve(state, start, session, messages, ended));
     Ok(response)
 }
 
@@ -75,7 +80,12 @@ struct Start {
     subscription: Subscription<Frames>,
 }
 
-async fn prepare(state: &AppState, filter: Filter, since: Option<Position>) -> Result<Start, ApiError> {
+async fn prepare(
+    state: &AppState,
+    filter: Filter,
+    sees: Sees,
+    since: Option<Position>,
+) -> Result<Start, ApiError> {
     let mut first = Vec::new();
     let now = state.clock.now().into();
     let stateless = |kind: &str, payload| Frame {
@@ -104,7 +114,7 @@ async fn prepare(state: &AppState, filter: Filter, since: Option<Position>) -> R
         },
     };
     if filter.passes(frame_type::AGENT_STATUS) {
-        for view in state.fleet.views().await? {
+        for view in state.fleet.views().await?.into_iter().filter(|view| sees.agent(view.agent.id)) {
             let payload = AgentStatusPayload {
                 agent_type: view.agent.agent_type.to_string(),
                 status: convert::status(view.agent.status()),
@@ -126,19 +136,32 @@ enum End {
     Slow,
     /// The log cannot be read.
     Unavailable,
+    /// It may not listen any more.
+    Barred,
     /// The server stops.
     Stopping,
 }
 
-async fn serve(state: web::Data<AppState>, start: Start, mut session: Session, messages: MessageStream) {
+async fn serve(
+    state: web::Data<AppState>,
+    start: Start,
+    mut session: Session,
+    messages: MessageStream,
+    ended: impl Future<Output = ()>,
+) {
     state.metrics.listener_opened();
-    let end = run(&state, start, &mut session, messages).await;
+    // Also while a frame waits for room.
+    let end = tokio::select! {
+        end = run(&state, start, &mut session, messages) => end,
+        () = ended => End::Barred,
+    };
     debug!(?end, "listener gone");
     state.metrics.listener_closed(end == End::Slow);
     let (code, why) = match end {
         End::Left => (CloseCode::Normal, ""),
         End::Slow => (CloseCode::Again, "fell behind"),
         End::Unavailable => (CloseCode::Again, "the event log cannot be read"),
+        End::Barred => (CloseCode::Policy, "the credential counts no more"),
         End::Stopping => (CloseCode::Away, "the server stops"),
     };
     let reason = CloseReason { code, description: Some(why.to_owned()).filter(|why| !why.is_empty()) };

@@ -34,9 +34,11 @@ use uuid::Uuid;
 
 use super::{
     PgStore,
+    audit::add_entries,
     pool::{Lease, Pool},
     schema::{agents, commits},
-    sql::Sql,
+    sql::{Kept, Sql},
+    tokens::change_tokens,
     translate::{AgentRow, CommitRows, Meaning, NewEvents, NewHistory, commit_certainly_failed, meaning},
 };
 
@@ -144,12 +146,14 @@ async fn write(connection: &AsyncPgConnection, rows: &CommitRows, now: Timestamp
         .execute(&mut remember);
     let changing =
         future::join_all(rows.agents.iter().map(|(read_at, row)| change(connection, *read_at, row)));
-    let (begun, remembered, changed, told, noted) = future::join5(
-        begin.batch_execute("BEGIN"),
-        remembering,
-        changing,
-        add_events(connection, &rows.events),
-        add_history(connection, &rows.history),
+    let ((begun, remembered), (changed, tokens), (told, noted, audited)) = future::join3(
+        future::join(begin.batch_execute("BEGIN"), remembering),
+        future::join(changing, change_tokens(connection, &rows.tokens, &rows.new_tokens)),
+        future::join3(
+            add_events(connection, &rows.events),
+            add_history(connection, &rows.history),
+            add_entries(connection, &rows.audit),
+        ),
     )
     .await;
     begun.map_err(Stop::Failed)?;
@@ -162,8 +166,15 @@ async fn write(connection: &AsyncPgConnection, rows: &CommitRows, now: Timestamp
             return Err(Stop::Conflict(name()));
         }
     }
+    for (name, changed) in tokens {
+        let name = || format!("token {name}");
+        if changed.map_err(|error| clash(error, name))? != 1 {
+            return Err(Stop::Conflict(name()));
+        }
+    }
     told.map_err(|error| clash(error, || "the event's id".to_owned()))?;
     noted.map_err(|error| clash(error, || "the history row's id or agent".to_owned()))?;
+    audited.map_err(|error| clash(error, || "the audit entry's id".to_owned()))?;
     Ok(())
 }
 
@@ -184,7 +195,7 @@ fn change<'a>(
             adding.execute(&mut connection).await
         } else {
             let stored = agents::table.filter(agents::id.eq(row.id)).filter(agents::version.eq(read_at));
-            diesel::update(stored).set(row).execute(&mut connection).await
+            Kept(diesel::update(stored).set(row)).execute(&mut connection).await
         }
     }
     .boxed()

@@ -8,6 +8,7 @@
 //! [`PgStore::open`] comes first and knows no epoch yet, because the installation's record, which names it,
 //! lies in the store itself; [`PgStore::log`] then gives the event log of that epoch.
 
+mod audit;
 mod connect;
 mod ledger;
 mod log;
@@ -18,6 +19,7 @@ mod rows;
 mod schema;
 mod signals;
 mod sql;
+mod tokens;
 mod translate;
 
 #[cfg(test)]

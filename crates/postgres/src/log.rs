@@ -73,9 +73,9 @@ impl EventLog for PgEventLog {
     }
 
     async fn latest(&self, query: &EventQuery, limit: u32) -> Result<Vec<Event>, ReadError> {
-        let EventQuery { event_type, agent, before } = query.clone();
+        let EventQuery { event_type, hidden, agent, before } = query.clone();
         let before = before.and_then(|n| i64::try_from(n).ok());
-        let page = Page { after: None, before, event_type, agent: agent.map(|id| id.0), limit };
+        let page = Page { after: None, before, event_type, hidden, agent: agent.map(|id| id.0), limit };
         self.events(self.store.read_log(page).await?)
     }
 
@@ -145,6 +145,8 @@ struct Page {
     after: Option<i64>,
     before: Option<i64>,
     event_type: Option<String>,
+    /// None of these types.
+    hidden: Vec<String>,
     agent: Option<Uuid>,
     limit: u32,
 }
@@ -167,6 +169,9 @@ impl Question for Page {
         }
         if let Some(event_type) = &self.event_type {
             rows = rows.filter(event_order::event_type.eq(event_type));
+        }
+        if !self.hidden.is_empty() {
+            rows = rows.filter(event_order::event_type.ne_all(&self.hidden));
         }
         if let Some(agent) = self.agent {
             rows = rows.filter(event_order::source_agent.eq(agent));

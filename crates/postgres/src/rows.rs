@@ -12,9 +12,10 @@ use aito_domain::{
         ReadError,
         agent_store::AgentStore,
         heartbeats::{FlushError, Heartbeat, Heartbeats},
-        history_store::{HistoryCursor, HistoryStore},
+        history_store::{HistoryCursor, HistoryStore, Written},
         installation_store::InstallationStore,
     },
+    time::Timestamp,
 };
 use async_trait::async_trait;
 use diesel::{
@@ -32,7 +33,7 @@ use super::{
     PgStore,
     schema::{agents, heartbeats, history, installation},
     sql::Sql,
-    translate::{AgentRow, HeartbeatRow, HistoryRow, InstallationRow, NewHeartbeats, read_error},
+    translate::{AgentRow, HeartbeatRow, HistoryRow, InstallationRow, NewHeartbeats, natural, read_error},
 };
 
 #[async_trait]
@@ -77,6 +78,19 @@ impl HistoryStore for PgStore {
         let query = query.order((created_at.desc(), id.desc())).limit(i64::from(limit));
         let rows: Vec<HistoryRow> = self.pool.read(query).await?;
         Ok(rows.into_iter().map(HistoryRow::into_domain).collect::<Result<_, _>>()?)
+    }
+
+    async fn written(&self, agent: AgentId, from: Timestamp) -> Result<Written, ReadError> {
+        let query = Sql::<(BigInt, BigInt)>::new(
+            "SELECT count(*),
+                 coalesce(sum(octet_length(summary) + coalesce(octet_length(details::text), 0)), 0)::bigint
+             FROM history WHERE agent_id = ? AND created_at >= ?",
+        )
+        .bind::<SqlUuid, _>(agent.0)
+        .bind::<Timestamptz, _>(from);
+        let mut answer: Vec<(i64, i64)> = self.pool.read(query).await?;
+        let (rows, bytes) = answer.pop().unwrap_or_default();
+        Ok(Written { rows: natural("count of rows", rows)?, bytes: natural("count of bytes", bytes)? })
     }
 }
 

@@ -100,4 +100,64 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    tokens (id) {
+        id -> Uuid,
+        version -> BigInt,
+        name -> Text,
+        grants -> Json,
+        hash -> Bytea,
+        retiring_hash -> Nullable<Bytea>,
+        retiring_until -> Nullable<Timestamptz>,
+        created_by -> Text,
+        created_at -> Timestamptz,
+        rotated_at -> Nullable<Timestamptz>,
+        expires_at -> Nullable<Timestamptz>,
+        revoked_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    token_uses (id) {
+        id -> Uuid,
+        at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    audit (id) {
+        id -> Uuid,
+        at -> Timestamptz,
+        actor -> Text,
+        credential -> Text,
+        operation -> Text,
+        object -> Text,
+        source -> Text,
+        request_id -> Text,
+        outcome -> Text,
+        detail -> Text,
+        times -> BigInt,
+        n -> Nullable<BigInt>,
+        seal -> Nullable<Bytea>,
+    }
+}
+
+diesel::table! {
+    audit_head (one) {
+        one -> Integer,
+        n -> BigInt,
+        seal -> Bytea,
+    }
+}
+
+diesel::table! {
+    audit_checkpoint (one) {
+        one -> Integer,
+        n -> BigInt,
+        seal -> Bytea,
+        at -> Timestamptz,
+        signature -> Bytea,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(events, event_order);

@@ -1,7 +1,7 @@
-//! Statements that diesel's builder cannot say, written out.
+//! Statements that diesel's builder cannot say, written out, and those that it says but does not keep.
 //!
-//! Invariant: each connection prepares a text once. Diesel's own `sql_query` is prepared anew every time, which
-//! costs a round trip and breaks a pipeline.
+//! Invariant: each connection prepares a text once. Diesel's own `sql_query`, and every UPDATE of its builder, is
+//! prepared anew every time, which costs a round trip and breaks a pipeline.
 
 use std::marker::PhantomData;
 
@@ -35,6 +35,25 @@ impl<'a, Row> Sql<'a, Row> {
         self.binds.push(Box::new(Bound::<ST, T> { value, as_type: PhantomData }));
         self
     }
+}
+
+/// A statement of diesel's builder that a connection keeps, known by its text; which must not change with its values,
+/// or connections would keep many.
+pub(super) struct Kept<Q>(pub(super) Q);
+
+impl<Q: QueryFragment<Pg>> QueryFragment<Pg> for Kept<Q> {
+    fn walk_ast<'b>(&'b self, out: AstPass<'_, 'b, Pg>) -> QueryResult<()> {
+        self.0.walk_ast(out)
+    }
+
+    fn is_safe_to_cache_prepared(&self, _: &Pg) -> QueryResult<bool> {
+        Ok(true)
+    }
+}
+
+impl<Q> QueryId for Kept<Q> {
+    type QueryId = ();
+    const HAS_STATIC_QUERY_ID: bool = false;
 }
 
 trait Bind {
@@ -81,7 +100,7 @@ impl<Row> Query for Sql<'_, Row> {
 #[cfg(test)]
 mod tests {
     use diesel::{
-        debug_query,
+        ExpressionMethods as _, debug_query,
         sql_types::{BigInt, Text},
     };
 
@@ -95,5 +114,14 @@ mod tests {
         assert_eq!(shown, r#"UPDATE t SET a = $1 WHERE b = $2 -- binds: ["x", 7]"#);
         assert!(statement.is_safe_to_cache_prepared(&Pg).unwrap());
         assert!(<Sql<'_> as QueryId>::query_id().is_none());
+    }
+    #[test]
+    fn an_update_may_be_kept_and_says_the_same() {
+        use crate::schema::audit_head;
+        let update = || diesel::update(audit_head::table).set(audit_head::n.eq(7));
+        assert!(!update().is_safe_to_cache_prepared(&Pg).unwrap(), "or there is no need any more");
+        assert!(Kept(update()).is_safe_to_cache_prepared(&Pg).unwrap());
+        let (kept, plain) = (Kept(update()), update());
+        assert_eq!(debug_query::<Pg, _>(&kept).to_string(), debug_query::<Pg, _>(&plain).to_string());
     }
 }

@@ -178,6 +178,8 @@ fn handles(store: &Arc<PgStore>) -> Handles {
         history: store.clone(),
         heartbeats: store.clone(),
         installation: store.clone(),
+        tokens: store.clone(),
+        audit: store.clone(),
     }
 }
 

@@ -21,7 +21,7 @@ pub(crate) async fn only_the_present_incarnation_speaks_and_only_for_itself(set:
     for path in ["/agents/ceo/start", "/agents/ceo/stop", "/agents/cmo/restart"] {
         refused(&post(&first, path, "").await, 403);
     }
-    for path in ["/agents", "/events", "/agents/ceo", "/agents/ceo/logs", "/metrics", "/health/full", "/ws"] {
+    for path in ["/agents", "/events", "/agents/ceo", "/agents/ceo/logs", "/metrics", "/health/full"] {
         refused(&get(&first, path).await, 403);
     }
     assert_eq!(get(&first, "/agents/ceo/history").await.status, 200);

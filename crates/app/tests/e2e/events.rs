@@ -70,7 +70,8 @@ pub(crate) async fn a_listener_that_is_cut_and_resumes_at_random_has_exactly_the
 async fn all_registered(client: &aito_client::Client) -> String {
     wait::until("events", SOON, async || {
         let events = client.events(&EventQuery::default()).await.unwrap().events;
-        (events.len() == 7).then(|| events[0].position.clone())
+        // Seven agents, and the first token.
+        (events.len() == 8).then(|| events[0].position.clone())
     })
     .await
 }

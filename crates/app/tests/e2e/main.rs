@@ -6,15 +6,22 @@
 #![allow(clippy::unwrap_used, missing_docs)] // a failed unwrap is a failed test
 
 mod access;
+mod audit;
 mod bad_input;
 mod bad_start;
+mod canaries;
 mod disk;
 mod events;
+mod examples;
 mod fleet;
 mod images;
+mod limits;
 mod outages;
+mod roles;
 mod several;
 mod shapes;
+mod streams;
+mod tokens;
 
 use std::time::Duration;
 

@@ -6,7 +6,6 @@
 use aito_domain::{
     agent::{Agent, Refused, Transition},
     credential::AgentClaim,
-    event::Actor,
     fleet::{Action, Container, ContainerKey, ContainerState},
     ports::runtime::{RuntimeError, Secret, Start, Started, Stopped},
     spec::{AgentSpec, RestartPolicy},
@@ -15,7 +14,7 @@ use aito_domain::{
 use tracing::{info, warn};
 
 use super::{FleetService, refused};
-use crate::error::Error;
+use crate::{by::By, error::Error};
 
 impl FleetService {
     /// Does it, and gives the agent as it is afterwards.
@@ -161,7 +160,7 @@ impl FleetService {
         };
         self.parts
             .writer
-            .agent(agent.id, &Actor::System, |agent, now| decide(agent, now).map_err(refused))
+            .agent(agent.id, &By::system(), |agent, now| decide(agent, now).map_err(refused))
             .await
     }
 }

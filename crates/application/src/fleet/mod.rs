@@ -40,6 +40,7 @@ pub use supervision::Supervises;
 pub use view::{AgentView, ContainerStatus, ContainerView};
 
 use crate::{
+    by::By,
     error::{Error, Fault},
     heartbeat::HeartbeatService,
     metrics::Metrics,
@@ -159,22 +160,22 @@ impl FleetService {
     /// [`Error::NotFound`]; [`Error::Invalid`] for what can never start as configured and
     /// [`Error::Unavailable`] for a runtime that is away, both with nothing changed; [`Error::Unavailable`]
     /// that says so when the wish is stored and the start will be tried again.
-    pub async fn start(self: &Arc<Self>, agent_type: &AgentType, actor: &Actor) -> Result<String, Error> {
-        self.begin(agent_type, actor, Agent::want_running).await
+    pub async fn start(self: &Arc<Self>, agent_type: &AgentType, by: &By) -> Result<String, Error> {
+        self.begin(agent_type, by, Agent::want_running).await
     }
 
     /// Restarts an agent, running or not. Gives its new container's name.
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub async fn restart(self: &Arc<Self>, agent_type: &AgentType, actor: &Actor) -> Result<String, Error> {
-        self.begin(agent_type, actor, Agent::want_restart).await
+    pub async fn restart(self: &Arc<Self>, agent_type: &AgentType, by: &By) -> Result<String, Error> {
+        self.begin(agent_type, by, Agent::want_restart).await
     }
 
     async fn begin(
         self: &Arc<Self>,
         agent_type: &AgentType,
-        actor: &Actor,
+        by: &By,
         wish: fn(Agent, Timestamp) -> Transition,
     ) -> Result<String, Error> {
         let agent = self.agent(agent_type).await?;
@@ -191,7 +192,7 @@ impl FleetService {
         self.secrets_of(spec).await.map_err(|what| {
             Error::Invalid(vec![Fault::new("", format!("agent {agent_type} cannot start: {what}"))])
         })?;
-        let agent = self.parts.writer.agent(agent.id, actor, |agent, now| Ok(wish(agent, now))).await?;
+        let agent = self.parts.writer.agent(agent.id, by, |agent, now| Ok(wish(agent, now))).await?;
         let incarnation = agent.incarnation;
         let after = self.settle_agent(agent.id).await.map_err(|error| {
             Error::unavailable(
@@ -219,14 +220,13 @@ impl FleetService {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Unavailable`]: the runtime is away, the wish is stored and the stop will
     /// be tried again, or the store is away and nothing was done.
-    pub async fn stop(self: &Arc<Self>, agent_type: &AgentType, actor: &Actor) -> Result<(), Error> {
+    pub async fn stop(self: &Arc<Self>, agent_type: &AgentType, by: &By) -> Result<(), Error> {
         let agent = self.agent(agent_type).await?;
         // An engine that is away refuses nothing: the wish is stored, and the effect waits for it.
         if self.parts.runtime.ping().await.is_ok() {
             self.supervision.check(&*self.parts.runtime).await?;
         }
-        let agent =
-            self.parts.writer.agent(agent.id, actor, |agent, now| Ok(agent.want_stopped(now))).await?;
+        let agent = self.parts.writer.agent(agent.id, by, |agent, now| Ok(agent.want_stopped(now))).await?;
         self.settle_agent(agent.id).await.map_err(|error| {
             Error::unavailable(
                 format!("agent {agent_type} could not be stopped yet: {error}; it will be tried again"),

@@ -55,7 +55,7 @@ async fn pages_go_from_new_to_old_and_join() {
     let mut found = Vec::new();
     let mut cursor = None;
     loop {
-        let page = events.list(None, None, cursor, 3).await.unwrap();
+        let page = events.list(None, None, true, cursor, 3).await.unwrap();
         let Some(last) = page.last() else { break };
         assert!(page.len() <= 3);
         cursor = Some(last.position.clone());
@@ -64,12 +64,14 @@ async fn pages_go_from_new_to_old_and_join() {
     assert_eq!(found, expected);
 
     let ceo = house.agent("ceo").await.id;
-    let starting = events.list(Some("agent_starting".to_owned()), Some(ceo), None, 50).await.unwrap();
+    let starting = events.list(Some("agent_starting".to_owned()), Some(ceo), true, None, 50).await.unwrap();
     assert_eq!(starting.len(), 2);
-    assert!(starting.iter().all(|event| event.source_agent == Some(ceo) && event.actor == operator()));
+    assert!(
+        starting.iter().all(|event| event.source_agent == Some(ceo) && event.actor == *operator().actor())
+    );
 
     let foreign = Position { epoch: "other".parse().unwrap(), n: 3 };
-    let Err(Error::Invalid(faults)) = events.list(None, None, Some(foreign), 3).await else {
+    let Err(Error::Invalid(faults)) = events.list(None, None, true, Some(foreign), 3).await else {
         panic!("not this log")
     };
     assert_eq!(faults[0].pointer, "?cursor");

@@ -1,6 +1,6 @@
 //! Agents' histories: a row and its event in one commit, or nothing.
 
-use aito_application::{Error, history::NewEntry};
+use aito_application::{By, Error, history::NewEntry, once::Once};
 use aito_domain::{
     agent::Agent,
     event::{Actor, Payload},
@@ -21,8 +21,13 @@ async fn started(house: &House, server: &Server) -> Agent {
     house.agent("ceo").await
 }
 
-fn own() -> Actor {
-    Actor::Agent(ty("ceo"))
+fn own() -> By {
+    By::author(Actor::Agent(ty("ceo")))
+}
+
+/// A key as the HTTP interface makes it of a caller's.
+fn once(credential: &str, path: &str, key: &str) -> Once {
+    Once::new(credential, "POST", path, key)
 }
 
 #[tokio::test]
@@ -59,7 +64,8 @@ async fn a_row_is_stored_with_its_event_and_pages_join() {
             _ => None,
         })
         .collect();
-    let expected: Vec<_> = rows.iter().rev().map(|row| (row.id, own(), "idea".to_owned())).collect();
+    let expected: Vec<_> =
+        rows.iter().rev().map(|row| (row.id, own().actor().clone(), "idea".to_owned())).collect();
     assert_eq!(told, expected);
     assert_eq!(house.agent("ceo").await.version, ceo.version, "the agent itself is not changed");
     assert!(server.history.list(house.agent("cmo").await.id, None, 50).await.unwrap().is_empty());
@@ -142,7 +148,10 @@ async fn a_repeated_key_stores_nothing_and_gives_the_first_row() {
     let server = house.server_of(["ceo", "cmo"].map(spec_of), ledger.clone(), house.store.clone()).await;
     let ceo = started(&house, &server).await;
     let record = async |summary: &str, key: &str| {
-        server.history.record(&ceo, Incarnation(1), entry(summary), &own(), Some(key)).await
+        server
+            .history
+            .record(&ceo, Incarnation(1), entry(summary), &own(), Some(&once("ceo", "/ceo", key)))
+            .await
     };
     // Whatever became of the answers: of the first call, of the repetition, or of both.
     let troubles: [(&[Next], &[Next]); 6] = [
@@ -170,11 +179,14 @@ async fn a_repeated_key_stores_nothing_and_gives_the_first_row() {
     let cmo = house.agent("cmo").await;
     server.fleet.start(&ty("cmo"), &operator()).await.unwrap();
     let cmo = house.store.by_id(cmo.id).await.unwrap().unwrap();
-    let theirs =
-        server.history.record(&cmo, Incarnation(1), entry("row 0"), &own(), Some("key 0")).await.unwrap();
+    let theirs = server
+        .history
+        .record(&cmo, Incarnation(1), entry("row 0"), &own(), Some(&once("ceo", "/cmo", "key 0")))
+        .await
+        .unwrap();
     let other = server
         .history
-        .record(&ceo, Incarnation(1), entry("row 0"), &operator(), Some("key 0"))
+        .record(&ceo, Incarnation(1), entry("row 0"), &operator(), Some(&once("ops", "/ceo", "key 0")))
         .await
         .unwrap();
     let mine = record("row 0", "key 0").await.unwrap();

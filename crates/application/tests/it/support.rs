@@ -14,7 +14,7 @@ use std::{
 };
 
 use aito_application::{
-    Error,
+    By, Error,
     fleet::{FleetParts, FleetService, Roster, Secrets, Supervises},
     heartbeat::{Beat, HeartbeatService},
     history::HistoryService,
@@ -76,8 +76,8 @@ pub fn ty(name: &str) -> AgentType {
     name.parse().unwrap()
 }
 
-pub fn operator() -> Actor {
-    Actor::Token("ops".to_owned())
+pub fn operator() -> By {
+    By::author(Actor::Token("ops".to_owned()))
 }
 
 pub fn policy() -> RestartPolicy {
@@ -743,7 +743,11 @@ pub fn replayed(events: &[Event]) -> BTreeMap<AgentId, (Status, Incarnation)> {
             Payload::AgentStopped(it) => (it.status, it.incarnation, status == Status::Stopping),
             Payload::AgentError(it) => (it.status, it.incarnation, lives),
             Payload::AgentFocusChanged(_) | Payload::HistoryRecorded(_) => (status, present, true),
-            Payload::AgentRegistered(_) | Payload::Unknown { .. } => panic!("not expected: {event:?}"),
+            Payload::AgentRegistered(_)
+            | Payload::TokenCreated(_)
+            | Payload::TokenRotated(_)
+            | Payload::TokenRevoked(_)
+            | Payload::Unknown { .. } => panic!("not expected: {event:?}"),
         };
         assert!(possible, "cannot be while it is {status:?}: {event:?}");
         assert!(

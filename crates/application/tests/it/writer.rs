@@ -9,7 +9,7 @@ use std::{
 };
 
 use aito_application::{
-    Error,
+    By, Error,
     writer::{Applied, Writer},
 };
 use aito_contracts::faults::{FaultyLedger, Rates};
@@ -37,7 +37,7 @@ async fn set_up(next: impl IntoIterator<Item = Next>) -> (House, Arc<Scripted>, 
 }
 
 async fn start(writer: &Writer, id: AgentId) -> Result<Agent, Error> {
-    writer.agent(id, &Actor::System, |agent, now| Ok(agent.want_running(now))).await
+    writer.agent(id, &By::system(), |agent, now| Ok(agent.want_running(now))).await
 }
 
 #[tokio::test]
@@ -70,7 +70,7 @@ async fn no_change_is_not_written() {
 async fn a_refusal_of_the_rule_is_given_on_and_writes_nothing() {
     let (house, ledger, writer, id) = set_up([]).await;
     let before = house.events().await.len();
-    let refused = writer.agent(id, &Actor::System, |_, _| Err(Error::Conflict("no".to_owned()))).await;
+    let refused = writer.agent(id, &By::system(), |_, _| Err(Error::Conflict("no".to_owned()))).await;
     assert!(matches!(refused, Err(Error::Conflict(why)) if why == "no"));
     assert_eq!((ledger.commits(), house.events().await.len()), (0, before));
     let nobody = AgentId(Uuid::from_u128(404));
@@ -82,7 +82,7 @@ async fn a_conflict_is_decided_anew_on_what_is_stored_then() {
     let (house, ledger, writer, id) = set_up([Next::Conflict, Next::Conflict]).await;
     let decisions = AtomicUsize::new(0);
     let after = writer
-        .agent(id, &Actor::System, |agent, now| {
+        .agent(id, &By::system(), |agent, now| {
             decisions.fetch_add(1, Ordering::SeqCst);
             Ok(agent.want_running(now))
         })
@@ -106,7 +106,7 @@ async fn of_many_at_once_every_change_counts_once() {
             let writer = house.writer(house.store.clone());
             tokio::spawn(async move {
                 for _ in 0..4 {
-                    writer.agent(id, &Actor::System, |agent, now| Ok(agent.want_restart(now))).await.unwrap();
+                    writer.agent(id, &By::system(), |agent, now| Ok(agent.want_restart(now))).await.unwrap();
                 }
             })
         })
@@ -206,7 +206,7 @@ async fn whatever_the_ledger_does_events_and_state_agree() {
         let mut done = 0;
         for _ in 0..30 {
             let before = house.store.by_id(id).await.unwrap().unwrap();
-            match writer.agent(id, &Actor::System, |agent, now| Ok(agent.want_restart(now))).await {
+            match writer.agent(id, &By::system(), |agent, now| Ok(agent.want_restart(now))).await {
                 Ok(after) => {
                     assert_eq!(after, house.store.by_id(id).await.unwrap().unwrap());
                     assert_eq!(after.incarnation, before.incarnation.next(), "once, seed {seed}");

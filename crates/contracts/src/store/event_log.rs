@@ -291,28 +291,34 @@ pub async fn event_log_06_latest_gives_the_newest_first_filtered<F: StoreFixture
         .map(|n| make.event_of(if n % 2 == 1 { "a" } else { "b" }, sources[n % 3], json!({ "n": n })))
         .collect();
     must(&handles.ledger, &Commit { events, ..make.commit() }).await;
-    let expect = |type_a: Option<bool>, source: Option<usize>, before: u64, limit: usize| -> Vec<u64> {
+    let type_of = |n: u64| if n % 2 == 1 { "a" } else { "b" };
+    let expect = |query: &EventQuery, source: Option<usize>, limit: usize| -> Vec<u64> {
         (1..=30)
             .rev()
-            .filter(|n| type_a.is_none_or(|odd| (n % 2 == 1) == odd))
+            .filter(|n| query.event_type.as_ref().is_none_or(|wanted| wanted == type_of(*n)))
+            .filter(|n| query.hidden.iter().all(|hidden| hidden != type_of(*n)))
             .filter(|n| source.is_none_or(|source| n % 3 == source as u64))
-            .filter(|n| *n < before)
+            .filter(|n| query.before.is_none_or(|before| *n < before))
             .take(limit)
             .collect()
     };
-    for type_a in [None, Some(true), Some(false)] {
-        for source in [None, Some(1), Some(2)] {
-            for before in [None, Some(1), Some(17), Some(31), Some(u64::MAX)] {
-                for limit in [1, 4, 100] {
-                    let query = EventQuery {
-                        event_type: type_a.map(|odd| if odd { "a" } else { "b" }.to_owned()),
-                        agent: source.map(|source| agents[source - 1]),
-                        before,
-                    };
-                    let found = handles.log.latest(&query, limit).await.unwrap();
-                    let found: Vec<_> = found.iter().map(|event| event.position.n).collect();
-                    let expected = expect(type_a, source, before.unwrap_or(u64::MAX), limit as usize);
-                    assert_eq!(found, expected, "{query:?}, {limit}");
+    let hidden: [&[&str]; 5] = [&[], &["a"], &["b", "c"], &["c"], &["b", "'); --", "a"]];
+    for event_type in [None, Some("a"), Some("b")] {
+        for hidden in hidden {
+            for source in [None, Some(1), Some(2)] {
+                for before in [None, Some(1), Some(17), Some(31), Some(u64::MAX)] {
+                    for limit in [1, 4, 100] {
+                        let query = EventQuery {
+                            event_type: event_type.map(str::to_owned),
+                            hidden: hidden.iter().copied().map(str::to_owned).collect(),
+                            agent: source.map(|source| agents[source - 1]),
+                            before,
+                        };
+                        let found = handles.log.latest(&query, limit).await.unwrap();
+                        let found: Vec<_> = found.iter().map(|event| event.position.n).collect();
+                        let expected = expect(&query, source, limit as usize);
+                        assert_eq!(found, expected, "{query:?}, {limit}");
+                    }
                 }
             }
         }
@@ -457,7 +463,7 @@ async fn tell(handles: &Handles, make: &Maker, count: usize) {
 }
 
 /// Commits as long as it is certain that nothing happened: somebody may hold the lock for some time.
-async fn persistent(ledger: &Arc<dyn Ledger>, commit: &Commit) -> Result<(), CommitError> {
+pub(super) async fn persistent(ledger: &Arc<dyn Ledger>, commit: &Commit) -> Result<(), CommitError> {
     let coping = SettlingLedger::new(Arc::clone(ledger), Settlements::default());
     loop {
         match coping.commit(commit).await {

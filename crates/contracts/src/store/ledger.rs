@@ -4,13 +4,17 @@ use std::{collections::HashSet, sync::Arc};
 
 use aito_domain::{
     agent::{Agent, Desired},
-    id::{AgentId, EventId, Version},
-    ports::ledger::{Commit, CommitError, Settled},
+    id::{AgentId, EventId, TokenId, Version},
+    ports::{
+        clock::Clock as _,
+        ledger::{Change, Commit, CommitError, Settled},
+    },
+    token::Token,
 };
 use futures_util::future::join_all;
 use serde_json::json;
 
-use super::{Handles, Maker, Snapshot, StoreFixture, change, logged_ids, must, within};
+use super::{Handles, Maker, Snapshot, StoreFixture, change, change_token, logged_ids, must, within};
 
 /// Rule 1: every set of parts is refused in turn, and nothing of the others is left.
 pub async fn ledger_01_all_or_nothing<F: StoreFixture>() {
@@ -18,44 +22,51 @@ pub async fn ledger_01_all_or_nothing<F: StoreFixture>() {
     let (handles, make) = (fixture.handles(), Maker::new());
     let first = make.stored_agent(&handles, "ceo").await;
     let second = make.stored_agent(&handles, "dao").await;
+    let token = make.stored_token(&handles, "ops").await;
     let (event, entry) = (make.event("there already"), make.entry(first.id, "there already"));
-    must(
-        &handles.ledger,
-        &Commit { events: vec![event.clone()], history: vec![entry.clone()], ..make.commit() },
-    )
-    .await;
+    let audited = make.audit("there already");
+    let there = Commit {
+        events: vec![event.clone()],
+        history: vec![entry.clone()],
+        audit: vec![audited.clone()],
+        ..make.commit()
+    };
+    must(&handles.ledger, &there).await;
 
     let attempt = |refused: u32| {
         let bad = |part: u32| refused & (1 << part) != 0;
+        let version = |part, read: Version| match (bad(part), refused.is_multiple_of(2)) {
+            (false, _) => read,
+            // Once too old, once from the future.
+            (true, true) => Version(read.0 - 1),
+            (true, false) => Version(read.0 + 1),
+        };
         let agent = |part, agent: &Agent| {
-            let mut agent = Agent { focus: Some(format!("attempt {refused}")), ..agent.clone() };
-            if bad(part) {
-                // Once too old, once from the future.
-                agent.version = Version(if refused.is_multiple_of(2) {
-                    agent.version.0 - 1
-                } else {
-                    agent.version.0 + 1
-                });
-            }
-            change(&agent)
+            let version = version(part, agent.version);
+            change(&Agent { focus: Some(format!("attempt {refused}")), version, ..agent.clone() })
+        };
+        let token = |part| {
+            let (rotated_at, version) = (Some(make.clock().now()), version(part, token.version));
+            change_token(&Token { rotated_at, version, ..token.clone() })
         };
         let tell = |part| if bad(part) { event.clone() } else { make.event("attempt") };
         let note = |part| if bad(part) { entry.clone() } else { make.entry(second.id, "attempt") };
         Commit {
-            changes: vec![agent(0, &first), agent(1, &second)],
+            changes: vec![agent(0, &first), token(6), agent(1, &second)],
             events: vec![tell(2), tell(3)],
             history: vec![note(4), note(5)],
+            audit: vec![make.audit("attempt"), if bad(7) { audited.clone() } else { make.audit("attempt") }],
             answer: Some(json!(refused)),
             ..make.commit()
         }
     };
     let before = Snapshot::of(&handles).await;
     let mut last = None;
-    for refused in 1..1 << 6 {
+    for refused in 1..1 << 8 {
         let commit = attempt(refused);
         let answer = within(handles.ledger.commit(&commit)).await;
-        assert!(matches!(answer, Err(CommitError::Conflict(_))), "parts {refused:06b}: {answer:?}");
-        assert_eq!(Snapshot::of(&handles).await, before, "parts {refused:06b} left a trace");
+        assert!(matches!(answer, Err(CommitError::Conflict(_))), "parts {refused:08b}: {answer:?}");
+        assert_eq!(Snapshot::of(&handles).await, before, "parts {refused:08b} left a trace");
         last = Some(commit.id);
     }
     let good = Commit { id: last.unwrap(), ..attempt(0) };
@@ -64,6 +75,7 @@ pub async fn ledger_01_all_or_nothing<F: StoreFixture>() {
     assert_eq!(after.events.len(), before.events.len() + 2);
     assert_eq!(after.history.iter().flatten().count(), before.history.iter().flatten().count() + 2);
     assert!(after.agents.iter().all(|agent| agent.version == Version(2)));
+    assert_eq!((after.tokens[0].version, after.audit.len()), (Version(2), before.audit.len() + 2));
 }
 
 /// Rule 2.
@@ -82,33 +94,58 @@ pub async fn ledger_02_of_changes_from_one_version_one_succeeds<F: StoreFixture>
     }
     assert_eq!(handles.agents.list().await.unwrap(), std::slice::from_ref(&agent));
 
+    let token = make.stored_token(&handles, "ops").await;
+    for wrong in [
+        Token { version: Version(0), ..token.clone() },
+        Token { version: Version(2), ..token.clone() },
+        Token { id: TokenId(make.uuid()), version: Version(1), name: "nobody".into(), ..token.clone() },
+    ] {
+        let answer = within(handles.ledger.commit(&make.changing_token(&wrong))).await;
+        assert!(matches!(answer, Err(CommitError::Conflict(_))), "{wrong:?}: {answer:?}");
+    }
+    assert_eq!(handles.tokens.list().await.unwrap(), std::slice::from_ref(&token));
+
     for round in 0..5_u64 {
         let agent = handles.agents.by_id(agent.id).await.unwrap().unwrap();
-        let racers = (0..16).map(|n| {
-            let commit = make.changing(&Agent { focus: Some(format!("racer {n}")), ..agent.clone() });
-            let ledger = Arc::clone(if n % 2 == 0 { &handles.ledger } else { &other.ledger });
-            tokio::spawn(async move {
-                loop {
-                    match ledger.commit(&commit).await {
-                        // The other handle had the lock for too long.
-                        Err(CommitError::Unavailable(_)) => {}
-                        answer => break (n, answer),
-                    }
-                }
-            })
-        });
-        let mut winners = Vec::new();
-        for racer in within(join_all(racers.collect::<Vec<_>>())).await {
-            match racer.unwrap() {
-                (n, Ok(())) => winners.push(format!("racer {n}")),
-                (_, Err(CommitError::Conflict(_))) => {}
-                (n, other) => panic!("racer {n}: {other:?}"),
-            }
-        }
+        let racer = |n| change(&Agent { focus: Some(format!("racer {n}")), ..agent.clone() });
+        let winners = race(&make, &handles, &other, (0..16).map(racer).collect()).await;
         let stored = handles.agents.by_id(agent.id).await.unwrap().unwrap();
-        assert_eq!(winners, [stored.focus.unwrap()]);
+        assert_eq!(winners.iter().map(|n| format!("racer {n}")).collect::<Vec<_>>(), [stored.focus.unwrap()]);
+        assert_eq!(stored.version, Version(round + 2));
+
+        let token = handles.tokens.by_id(token.id).await.unwrap().unwrap();
+        let racer = |n| change_token(&Token { created_by: format!("racer {n}"), ..token.clone() });
+        let winners = race(&make, &handles, &other, (0..16).map(racer).collect()).await;
+        let stored = handles.tokens.by_id(token.id).await.unwrap().unwrap();
+        assert_eq!(winners.iter().map(|n| format!("racer {n}")).collect::<Vec<_>>(), [stored.created_by]);
         assert_eq!(stored.version, Version(round + 2));
     }
+}
+
+/// Commits each change by itself, all at once and by two servers; gives the numbers of those that counted.
+async fn race(make: &Maker, handles: &Handles, other: &Handles, changes: Vec<Change>) -> Vec<usize> {
+    let racers = changes.into_iter().enumerate().map(|(n, change)| {
+        let commit = Commit { changes: vec![change], ..make.commit() };
+        let ledger = Arc::clone(if n % 2 == 0 { &handles.ledger } else { &other.ledger });
+        tokio::spawn(async move {
+            loop {
+                match ledger.commit(&commit).await {
+                    // The other handle had the lock for too long.
+                    Err(CommitError::Unavailable(_)) => {}
+                    answer => break (n, answer),
+                }
+            }
+        })
+    });
+    let mut winners = Vec::new();
+    for racer in within(join_all(racers.collect::<Vec<_>>())).await {
+        match racer.unwrap() {
+            (n, Ok(())) => winners.push(n),
+            (_, Err(CommitError::Conflict(_))) => {}
+            (n, other) => panic!("racer {n}: {other:?}"),
+        }
+    }
+    winners
 }
 
 /// Rule 3.
@@ -122,6 +159,13 @@ pub async fn ledger_03_what_is_stored_carries_the_next_version<F: StoreFixture>(
         agent.version = Version(version);
         assert_eq!(handles.agents.by_id(agent.id).await.unwrap(), Some(agent.clone()));
     }
+    let mut token = make.token("ops");
+    for version in 1..=5 {
+        token.created_by.push('x');
+        must(&handles.ledger, &make.changing_token(&token)).await;
+        token.version = Version(version);
+        assert_eq!(handles.tokens.by_id(token.id).await.unwrap(), Some(token.clone()));
+    }
 }
 
 /// Rule 4.
@@ -132,7 +176,13 @@ pub async fn ledger_04_a_commit_id_counts_once<F: StoreFixture>() {
         let commit = Commit { answer: answer.clone(), ..make.telling("first") };
         within(handles.ledger.commit(&commit)).await.unwrap();
         let before = Snapshot::of(&handles).await;
-        let again = Commit { id: commit.id, answer: Some(json!("another")), ..make.telling("second") };
+        let again = Commit {
+            id: commit.id,
+            changes: vec![change_token(&make.token("second"))],
+            audit: vec![make.audit("second")],
+            answer: Some(json!("another")),
+            ..make.telling("second")
+        };
         for ledger in [&handles.ledger, &other.ledger, &handles.ledger] {
             match within(ledger.commit(&again)).await {
                 Err(CommitError::Duplicate(first)) => assert_eq!(first, answer),
@@ -175,11 +225,20 @@ pub async fn ledger_05_what_returned_is_durable_and_seen_by_all<F: StoreFixture>
         let (handles, other) = (fixture.handles(), fixture.second_handle().await);
         let agent = make.agent(&format!("agent-{round}"));
         let entry = make.entry(agent.id, "durable");
-        let whole =
-            Commit { changes: vec![change(&agent)], history: vec![entry.clone()], ..make.telling("whole") };
+        let (token, audited) =
+            (make.token(&format!("token {round}")), make.audit(&format!("durable {round}")));
+        let whole = Commit {
+            changes: vec![change(&agent), change_token(&token)],
+            history: vec![entry.clone()],
+            audit: vec![audited.clone()],
+            ..make.telling("whole")
+        };
         must(&handles.ledger, &whole).await;
         acknowledged.insert(whole.events[0].id);
         assert_eq!(other.agents.by_id(agent.id).await.unwrap().unwrap().version, Version(1));
+        let token = Token { version: Version(1), ..token };
+        assert_eq!(other.tokens.by_id(token.id).await.unwrap().as_ref(), Some(&token));
+        assert!(other.audit.unsealed(10).await.unwrap().contains(&audited));
 
         let many: Vec<_> = (0..20).map(|_| make.telling("many")).collect();
         within(join_all(many.iter().map(|commit| must(&handles.ledger, commit)))).await;
@@ -191,6 +250,8 @@ pub async fn ledger_05_what_returned_is_durable_and_seen_by_all<F: StoreFixture>
         let stored: HashSet<EventId> = logged_ids(&handles.log).await.into_iter().collect();
         assert_eq!(stored, acknowledged);
         assert_eq!(handles.history.page(agent.id, None, 10).await.unwrap(), [entry]);
+        assert_eq!(handles.tokens.by_id(token.id).await.unwrap(), Some(token));
+        assert!(handles.audit.unsealed(10).await.unwrap().contains(&audited));
         let again = within(handles.ledger.commit(&whole)).await;
         assert!(matches!(again, Err(CommitError::Duplicate(_))), "ids are durable too: {again:?}");
     }
@@ -300,8 +361,9 @@ pub async fn ledger_08_what_settle_found_not_applied_is_barred<F: StoreFixture>(
     let make = Maker::new();
     let agent = make.agent("ceo");
     let commit = Commit {
-        changes: vec![change(&agent)],
+        changes: vec![change(&agent), change_token(&make.token("never"))],
         history: vec![make.entry(agent.id, "never")],
+        audit: vec![make.audit("never")],
         answer: Some(json!("never")),
         ..make.telling("never")
     };
@@ -316,6 +378,8 @@ pub async fn ledger_08_what_settle_found_not_applied_is_barred<F: StoreFixture>(
         }
         assert_eq!(logged_ids(&handles.log).await, []);
         assert_eq!(handles.agents.list().await.unwrap(), []);
+        assert_eq!(handles.tokens.list().await.unwrap(), []);
+        assert_eq!(handles.audit.unsealed(10).await.unwrap(), []);
         drop((handles, other));
         fixture.reopen().await;
     }
@@ -364,6 +428,51 @@ pub async fn ledger_10_events_keep_the_order_of_their_commit<F: StoreFixture>() 
         let places: Vec<_> =
             commit.events.iter().map(|event| log.iter().position(|id| *id == event.id).unwrap()).collect();
         assert!(places.is_sorted(), "{places:?}");
+    }
+}
+
+/// Rule 11.
+pub async fn ledger_11_tokens_that_stand_have_names_of_their_own<F: StoreFixture>() {
+    let fixture = F::fresh().await;
+    let (handles, other, make) = (fixture.handles(), fixture.second_handle().await, Maker::new());
+    let now = make.clock().now();
+    let first = make.stored_token(&handles, "ops").await;
+    let second = make.stored_token(&handles, "laptop").await;
+    let refused = async |changes: Vec<Change>, why: &str| {
+        let commit = Commit { changes, audit: vec![make.audit("refused")], ..make.telling("refused") };
+        let before = Snapshot::of(&handles).await;
+        for ledger in [&handles.ledger, &other.ledger] {
+            let answer = within(ledger.commit(&commit)).await;
+            assert!(matches!(answer, Err(CommitError::Conflict(_))), "{why}: {answer:?}");
+            assert_eq!(Snapshot::of(&handles).await, before, "{why} left a trace");
+        }
+    };
+    refused(vec![change_token(&make.token("ops"))], "a new one").await;
+    refused(vec![change_token(&Token { name: "ops".into(), ..second.clone() })], "a change of name").await;
+    refused(vec![change_token(&make.token("a")), change_token(&make.token("a"))], "two of one commit").await;
+    for name in ["Ops", "ops ", "op", "o.s"] {
+        must(&handles.ledger, &make.changing_token(&make.token(name))).await;
+    }
+
+    // A name is free as soon as its token is revoked, also within the commit that does so.
+    let revoked = first.revoke(now).token;
+    let heir = make.token("ops");
+    let moved = Commit { changes: vec![change_token(&revoked), change_token(&heir)], ..make.commit() };
+    must(&handles.ledger, &moved).await;
+    let heir = other.tokens.by_id(heir.id).await.unwrap().unwrap();
+    let revoked = other.tokens.by_id(revoked.id).await.unwrap().unwrap();
+    assert_eq!((heir.name.as_str(), revoked.name.as_str()), ("ops", "ops"));
+    refused(vec![change_token(&Token { revoked_at: None, ..revoked })], "one that comes back").await;
+    must(&handles.ledger, &make.changing_token(&heir.revoke(now).token)).await;
+
+    for round in 0..4 {
+        let named: Vec<_> = (0..12).map(|_| make.token(&format!("raced {round}"))).collect();
+        let winners = race(&make, &handles, &other, named.iter().map(change_token).collect()).await;
+        let stored: Vec<_> = handles.tokens.list().await.unwrap();
+        let stored: Vec<_> =
+            stored.iter().filter(|token| token.name == named[0].name).map(|token| token.id).collect();
+        assert_eq!(winners.iter().map(|n| named[*n].id).collect::<Vec<_>>(), stored, "round {round}");
+        assert_eq!(stored.len(), 1, "round {round}");
     }
 }
 

@@ -1,39 +1,48 @@
 //! The contracts of the ports that a store implements: `Ledger`, `EventLog`, `AgentStore`, `HistoryStore`,
-//! `Heartbeats`, `InstallationStore`.
+//! `Heartbeats`, `InstallationStore`, `TokenStore`, `AuditStore`.
 //!
 //! Invariants: a rule is one function named after its number, generic over the fixture, and knows nothing of
 //! the adapter; a rule that an adapter cannot be put through fails, it is never skipped from within.
 
+mod audit;
 mod event_log;
 mod injected;
 mod ledger;
 mod reads;
+mod tokens;
 
 use std::{future::Future, sync::Arc, time::Duration};
 
 use aito_domain::{
+    access::{Grants, Role},
     agent::Agent,
+    audit::{AuditEntry, Checkpoint, Head, Outcome},
     event::{Actor, Event, NewEvent, Payload},
     history::{ActionType, HistoryEntry},
-    id::{AgentId, CommitId, EventId, HistoryId, Incarnation},
+    id::{AgentId, AuditId, CommitId, EventId, HistoryId, Incarnation, TokenId},
     installation::Epoch,
     ports::{
         agent_store::AgentStore,
+        audit_store::{AuditQuery, AuditStore, Listed},
         clock::{Clock as _, IdSource as _},
         event_log::EventLog,
         heartbeats::Heartbeats,
         history_store::HistoryStore,
         installation_store::InstallationStore,
         ledger::{Change, Commit, Ledger},
+        token_store::TokenStore,
     },
+    token::{Token, TokenText},
 };
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
+pub use audit::*;
 pub use event_log::*;
 pub use injected::Injected;
 pub use ledger::*;
 pub use reads::*;
+pub use tokens::*;
 
 use crate::{
     clock::{ManualClock, SeqIds},
@@ -64,6 +73,10 @@ pub struct Handles {
     pub heartbeats: Arc<dyn Heartbeats>,
     /// Keeps the installation's record.
     pub installation: Arc<dyn InstallationStore>,
+    /// Reads tokens.
+    pub tokens: Arc<dyn TokenStore>,
+    /// Reads the audit and seals it.
+    pub audit: Arc<dyn AuditStore>,
 }
 
 /// What the store suite runs on.
@@ -121,6 +134,16 @@ impl Maker {
         Commit { changes: vec![change(agent)], ..self.commit() }
     }
 
+    /// A commit that changes one token.
+    pub(crate) fn changing_token(&self, token: &Token) -> Commit {
+        Commit { changes: vec![change_token(token)], ..self.commit() }
+    }
+
+    /// A commit that writes one entry of the audit.
+    pub(crate) fn auditing(&self, entry: &AuditEntry) -> Commit {
+        Commit { audit: vec![entry.clone()], ..self.commit() }
+    }
+
     /// An agent that is not stored yet.
     pub(crate) fn agent(&self, agent_type: &str) -> Agent {
         let id = AgentId(self.ids.uuid());
@@ -154,11 +177,44 @@ impl Maker {
         }
     }
 
+    /// A token that is not stored yet.
+    pub(crate) fn token(&self, name: &str) -> Token {
+        let id = self.ids.uuid();
+        let mut secret = [0; 32];
+        secret[..16].copy_from_slice(id.as_bytes());
+        let (text, grants) = (TokenText::new(TokenId(id), secret), Grants::of([Role::Viewer]));
+        Token::issue(&text, name.to_owned(), grants, "system".to_owned(), None, self.clock.now()).token
+    }
+
+    /// An entry of the audit.
+    pub(crate) fn audit(&self, detail: &str) -> AuditEntry {
+        AuditEntry {
+            id: AuditId(self.ids.uuid()),
+            at: self.clock.now(),
+            actor: "token:ops".to_owned(),
+            credential: "token/1".to_owned(),
+            operation: "agents.start".to_owned(),
+            object: "/agents/ceo/start".to_owned(),
+            source: "127.0.0.1".to_owned(),
+            request_id: "request".to_owned(),
+            outcome: Outcome::Done,
+            detail: detail.to_owned(),
+            times: 1,
+        }
+    }
+
     /// Stores a new agent and gives it as it is stored.
     pub(crate) async fn stored_agent(&self, handles: &Handles, agent_type: &str) -> Agent {
         let agent = self.agent(agent_type);
         must(&handles.ledger, &self.changing(&agent)).await;
         handles.agents.by_id(agent.id).await.unwrap().unwrap()
+    }
+
+    /// Stores a new token and gives it as it is stored.
+    pub(crate) async fn stored_token(&self, handles: &Handles, name: &str) -> Token {
+        let token = self.token(name);
+        must(&handles.ledger, &self.changing_token(&token)).await;
+        handles.tokens.by_id(token.id).await.unwrap().unwrap()
     }
 
     pub(crate) fn clock(&self) -> &ManualClock {
@@ -172,6 +228,10 @@ impl Maker {
 
 pub(crate) fn change(agent: &Agent) -> Change {
     Change::Agent(Box::new(agent.clone()))
+}
+
+pub(crate) fn change_token(token: &Token) -> Change {
+    Change::Token(Box::new(token.clone()))
 }
 
 /// Commits what cannot be refused.
@@ -208,6 +268,10 @@ pub(crate) struct Snapshot {
     agents: Vec<Agent>,
     events: Vec<Event>,
     history: Vec<Vec<HistoryEntry>>,
+    tokens: Vec<Token>,
+    audit: Vec<Listed>,
+    head: Head,
+    checkpoint: Option<Checkpoint>,
 }
 
 impl Snapshot {
@@ -217,7 +281,15 @@ impl Snapshot {
         for agent in &agents {
             history.push(handles.history.page(agent.id, None, 1000).await.unwrap());
         }
-        Self { agents, events: whole_log(&handles.log).await, history }
+        Self {
+            agents,
+            events: whole_log(&handles.log).await,
+            history,
+            tokens: handles.tokens.list().await.unwrap(),
+            audit: handles.audit.page(&AuditQuery::default(), 1000).await.unwrap(),
+            head: handles.audit.head().await.unwrap(),
+            checkpoint: handles.audit.checkpoint().await.unwrap(),
+        }
     }
 }
 
@@ -236,6 +308,7 @@ macro_rules! store_suite {
             ledger_08_what_settle_found_not_applied_is_barred,
             ledger_09_settle_gives_the_answer_of_what_was_applied,
             ledger_10_events_keep_the_order_of_their_commit,
+            ledger_11_tokens_that_stand_have_names_of_their_own,
             event_log_01_one_total_order,
             event_log_02_readers_get_every_event_once_whatever_writers_do,
             event_log_03_positions_have_no_holes,
@@ -253,6 +326,7 @@ macro_rules! store_suite {
             history_store_01_newest_first_by_time_then_id,
             history_store_02_before_goes_on_exactly_after_its_row,
             history_store_03_only_the_agents_rows_up_to_limit,
+            history_store_04_written_counts_rows_and_bytes_from_a_time_on,
             heartbeats_01_a_flush_is_all_or_none,
             heartbeats_02_older_never_replaces_newer,
             heartbeats_03_all_gives_the_last_row_of_everyone,
@@ -260,6 +334,18 @@ macro_rules! store_suite {
             installation_store_01_nothing_before_the_first_create,
             installation_store_02_the_first_create_wins,
             installation_store_03_set_engine_compares_and_sets,
+            token_store_01_what_returned_is_seen_by_every_handle,
+            token_store_02_what_is_read_is_what_was_committed,
+            token_store_03_list_is_ordered_with_the_revoked_and_absence_is_none,
+            token_store_04_used_keeps_the_latest_time,
+            token_store_05_last_uses_gives_everyone_that_was_used,
+            audit_store_01_unsealed_gives_what_has_no_place_yet_by_id,
+            audit_store_02_head_is_what_the_last_seal_made_it,
+            audit_store_03_sealing_is_all_or_none_and_from_the_head_only,
+            audit_store_04_sealed_gives_the_chain_in_order_as_it_was_sealed,
+            audit_store_05_page_gives_the_newest_first_filtered,
+            audit_store_06_prune_removes_what_the_checkpoint_covers,
+            audit_store_07_checkpoint_is_what_the_last_prune_kept,
         }
     };
 }

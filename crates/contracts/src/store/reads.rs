@@ -10,7 +10,7 @@ use aito_domain::{
     ports::{
         clock::Clock as _,
         heartbeats::{Activity, Heartbeat},
-        history_store::HistoryCursor,
+        history_store::{HistoryCursor, Written},
         installation_store::InstallationStore,
         ledger::Commit,
     },
@@ -186,6 +186,49 @@ pub async fn history_store_03_only_the_agents_rows_up_to_limit<F: StoreFixture>(
         }
     }
     assert_eq!(handles.history.page(AgentId(make.uuid()), None, 10).await.unwrap(), []);
+}
+
+/// Rule 4 of `HistoryStore`.
+pub async fn history_store_04_written_counts_rows_and_bytes_from_a_time_on<F: StoreFixture>() {
+    let fixture = F::fresh().await;
+    let (handles, other, make) = (fixture.handles(), fixture.second_handle().await, Maker::new());
+    let agents = [make.stored_agent(&handles, "ceo").await, make.stored_agent(&handles, "cto").await];
+    let start = make.clock().now();
+    for agent in &agents {
+        assert_eq!(handles.history.written(agent.id, start).await.unwrap(), Written::default());
+    }
+    let details =
+        [None, Some(json!(null)), Some(json!({"ä": "日本 🦀", "list": [1, true, null]})), Some(json!("x"))];
+    let summaries = ["", "plain", "ünï 日本 🦀"];
+    let rows: Vec<_> = (0..24_usize)
+        .map(|n| HistoryEntry {
+            created_at: after(start, Duration::from_millis(n as u64 / 4)),
+            details: details[n % 4].clone(),
+            ..make.entry(agents[n % 2].id, summaries[n % 3])
+        })
+        .collect();
+    for chunk in rows.chunks(5) {
+        must(&handles.ledger, &Commit { history: chunk.to_vec(), ..make.commit() }).await;
+    }
+    for agent in &agents {
+        for from in [millis(0), start, after(start, Duration::from_millis(1))]
+            .into_iter()
+            .chain([3, 5, 6].map(|n| after(start, Duration::from_millis(n))))
+        {
+            let bytes = |row: &HistoryEntry| {
+                row.summary.len() + row.details.as_ref().map_or(0, |details| details.to_string().len())
+            };
+            let counted = rows.iter().filter(|row| row.agent_id == agent.id && row.created_at >= from);
+            let expected = Written {
+                rows: counted.clone().count() as u64,
+                bytes: counted.map(bytes).sum::<usize>() as u64,
+            };
+            for store in [&handles.history, &other.history] {
+                assert_eq!(store.written(agent.id, from).await.unwrap(), expected, "since {from}");
+            }
+        }
+    }
+    assert_eq!(handles.history.written(AgentId(make.uuid()), start).await.unwrap(), Written::default());
 }
 
 /// Rule 1 of `Heartbeats`: a row that the store may be unable to hold takes the others with it, or is held.

@@ -85,6 +85,9 @@ fn told(payload: &Payload) -> Option<Status> {
         Payload::AgentRegistered(_)
         | Payload::AgentFocusChanged(_)
         | Payload::HistoryRecorded(_)
+        | Payload::TokenCreated(_)
+        | Payload::TokenRotated(_)
+        | Payload::TokenRevoked(_)
         | Payload::Unknown { .. } => None,
     }
 }
@@ -100,7 +103,12 @@ fn about(payload: &Payload) -> Option<Incarnation> {
         Payload::AgentStopped(it) => Some(it.incarnation),
         Payload::AgentError(it) => Some(it.incarnation),
         Payload::AgentFocusChanged(it) => Some(it.incarnation),
-        Payload::AgentRegistered(_) | Payload::HistoryRecorded(_) | Payload::Unknown { .. } => None,
+        Payload::AgentRegistered(_)
+        | Payload::HistoryRecorded(_)
+        | Payload::TokenCreated(_)
+        | Payload::TokenRotated(_)
+        | Payload::TokenRevoked(_)
+        | Payload::Unknown { .. } => None,
     }
 }
 

@@ -6,7 +6,7 @@
 //! 3. Positions have no holes: the first event has 1, each next one more, also when commits fail between.
 //! 4. A writer that has not committed yet neither stalls readers nor hides what others committed.
 //! 5. `after` gives up to `limit` events above a position, in order.
-//! 6. `latest` gives the newest first, filtered by type and agent, below `before`.
+//! 6. `latest` gives the newest first, filtered by type, hidden types and agent, below `before`.
 //! 7. `bounds` names the oldest and newest position that can be read; an empty log has none.
 //! 8. A body is read as it was written, whatever its type.
 //! 9. What a commit that returned has written can be read by every handle at once.
@@ -26,6 +26,8 @@ use crate::{event::Event, id::AgentId, installation::Epoch};
 pub struct EventQuery {
     /// Of this type only.
     pub event_type: Option<String>,
+    /// Of none of these types.
+    pub hidden: Vec<String>,
     /// About or from this agent only.
     pub agent: Option<AgentId>,
     /// Below this number only.

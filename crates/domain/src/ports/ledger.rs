@@ -11,6 +11,7 @@
 //! 8. An id that `settle` found not applied is barred: a late commit of it is `Barred`.
 //! 9. `settle` of an applied id gives its answer, as often as it is asked.
 //! 10. The order of events within a commit is kept.
+//! 11. Of tokens that are not revoked no two have one name: a commit that would make a second is `Conflict`.
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -18,9 +19,11 @@ use serde_json::Value;
 use crate::{
     Cause,
     agent::Agent,
+    audit::AuditEntry,
     event::NewEvent,
     history::HistoryEntry,
     id::{CommitId, Version},
+    token::Token,
 };
 
 /// A whole change.
@@ -35,6 +38,8 @@ pub struct Commit {
     pub events: Vec<NewEvent>,
     /// Rows of agents' histories.
     pub history: Vec<HistoryEntry>,
+    /// Who did it, for the audit.
+    pub audit: Vec<AuditEntry>,
     /// What a repetition of this commit is answered.
     pub answer: Option<Value>,
 }
@@ -42,7 +47,14 @@ pub struct Commit {
 impl Commit {
     /// An empty commit.
     pub fn new(id: CommitId) -> Self {
-        Self { id, changes: Vec::new(), events: Vec::new(), history: Vec::new(), answer: None }
+        Self {
+            id,
+            changes: Vec::new(),
+            events: Vec::new(),
+            history: Vec::new(),
+            audit: Vec::new(),
+            answer: None,
+        }
     }
 }
 
@@ -51,6 +63,8 @@ impl Commit {
 pub enum Change {
     /// An agent; its `version` field is the one that was read.
     Agent(Box<Agent>),
+    /// A token; as with an agent.
+    Token(Box<Token>),
 }
 
 impl Change {
@@ -59,6 +73,7 @@ impl Change {
     pub fn read_at(&self) -> Version {
         match self {
             Self::Agent(agent) => agent.version,
+            Self::Token(token) => token.version,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! test per number, which every adapter, fake and decorator runs.
 
 pub mod agent_store;
+pub mod audit_store;
 pub mod bus;
 pub mod clock;
 pub mod event_log;
@@ -12,6 +13,7 @@ pub mod history_store;
 pub mod installation_store;
 pub mod ledger;
 pub mod runtime;
+pub mod token_store;
 
 use crate::Cause;
 

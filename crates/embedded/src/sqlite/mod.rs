@@ -7,9 +7,12 @@
 //! [`SqliteStore::open`] comes first and knows no epoch yet, because the installation's record, which names it,
 //! lies in the store itself; [`SqliteStore::log`] then gives the event log of that epoch.
 
+mod audit;
+mod ledger;
 mod open;
 mod readers;
 mod schema;
+mod tokens;
 mod translate;
 mod writer;
 
@@ -22,7 +25,7 @@ use aito_domain::{
     agent::Agent,
     event::Event,
     history::HistoryEntry,
-    id::{AgentId, AgentType, CommitId},
+    id::{AgentId, AgentType},
     installation::{Epoch, InstallationRecord},
     ports::{
         ReadError,
@@ -30,16 +33,15 @@ use aito_domain::{
         clock::Clock,
         event_log::{Bounds, EventLog, EventQuery},
         heartbeats::{FlushError, Heartbeat, Heartbeats},
-        history_store::{HistoryCursor, HistoryStore},
+        history_store::{HistoryCursor, HistoryStore, Written},
         installation_store::InstallationStore,
-        ledger::{Commit, CommitError, Ledger, Settled},
     },
+    time::Timestamp,
 };
 use async_trait::async_trait;
 use diesel::{
     dsl::{max, min},
     prelude::*,
-    result::Error as DieselError,
     sql_types::{BigInt, Binary, Nullable, Text},
     sqlite::SqliteConnection,
 };
@@ -47,14 +49,12 @@ use futures_util::{
     StreamExt as _,
     stream::{self, BoxStream},
 };
-use serde_json::Value;
 use tokio::sync::watch;
 
 pub use open::{OpenError, SCHEMA_VERSION};
 use readers::Readers;
 use translate::{
-    AgentRow, CommitRows, EventRow, HeartbeatRow, HistoryRow, InstallationRow, Meaning, Untranslatable, blob,
-    meaning, natural, value,
+    AgentRow, EventRow, HeartbeatRow, HistoryRow, InstallationRow, Untranslatable, blob, natural,
 };
 use writer::{Stop, WriteError, Writer};
 
@@ -119,138 +119,6 @@ impl SqliteStore {
     }
 }
 
-#[async_trait]
-impl Ledger for SqliteStore {
-    async fn commit(&self, commit: &Commit) -> Result<(), CommitError> {
-        let rows = CommitRows::of(commit).map_err(|error| CommitError::Unavailable(Box::new(error)))?;
-        let at = self.clock.now().timestamp_millis();
-        self.writer.run(move |connection| apply(connection, &rows, at)).await.map_err(
-            |error| match error {
-                WriteError::Refused(refusal) => refusal,
-                WriteError::Unavailable(cause) => CommitError::Unavailable(cause),
-                WriteError::Unknown(cause) => CommitError::Unknown(cause),
-            },
-        )?;
-        self.commits.send_modify(|count| *count += 1);
-        Ok(())
-    }
-
-    async fn settle(&self, id: CommitId) -> Result<Settled, CommitError> {
-        let at = self.clock.now().timestamp_millis();
-        self.writer.run(move |connection| bar(connection, id, at)).await.map_err(|error| match error {
-            WriteError::Refused(error) => CommitError::Unavailable(Box::new(error)),
-            WriteError::Unavailable(cause) => CommitError::Unavailable(cause),
-            WriteError::Unknown(cause) => CommitError::Unknown(cause),
-        })
-    }
-}
-
-/// Writes a whole commit, or nothing: whatever this returns but `Ok` is rolled back.
-fn apply(connection: &mut SqliteConnection, rows: &CommitRows, now: i64) -> Result<(), Stop<CommitError>> {
-    use schema::{agents, commits, events, history};
-
-    let remembered = diesel::insert_into(commits::table)
-        .values((
-            commits::id.eq(&rows.id),
-            commits::outcome.eq(APPLIED),
-            commits::answer.eq(&rows.answer),
-            commits::at.eq(now),
-        ))
-        .execute(connection);
-    if let Err(error) = remembered {
-        if meaning(&error) != Meaning::Clash {
-            return Err(error.into());
-        }
-        let refusal = match outcome(connection, &rows.id)? {
-            Some(Ok(Settled::Applied(answer))) => CommitError::Duplicate(answer),
-            Some(Ok(Settled::NotApplied)) => CommitError::Barred,
-            Some(Err(error)) => CommitError::Unavailable(Box::new(error)),
-            None => return Err(error.into()),
-        };
-        return Err(Stop::Refused(refusal));
-    }
-
-    for (read_at, row) in &rows.agents {
-        let name = || format!("agent {}", row.agent_type);
-        let written = if *read_at == 0 {
-            diesel::insert_into(agents::table).values(row).execute(connection)
-        } else {
-            diesel::update(agents::table.filter(agents::id.eq(&row.id)).filter(agents::version.eq(read_at)))
-                .set((
-                    agents::agent_type.eq(&row.agent_type),
-                    agents::version.eq(row.version),
-                    agents::desired.eq(&row.desired),
-                    agents::incarnation.eq(row.incarnation),
-                    agents::lifecycle.eq(&row.lifecycle),
-                    agents::reach.eq(&row.reach),
-                    agents::focus.eq(&row.focus),
-                    agents::failures.eq(row.failures),
-                    agents::restarts.eq(row.restarts),
-                    agents::last_exit.eq(&row.last_exit),
-                    agents::created_at.eq(row.created_at),
-                    agents::updated_at.eq(row.updated_at),
-                ))
-                .execute(connection)
-        };
-        match written {
-            Ok(1) => {}
-            Ok(_) => return Err(Stop::Refused(CommitError::Conflict(name()))),
-            Err(error) => return Err(clash(error, name)),
-        }
-    }
-    // One row at a time: a prepared statement each, and the order of positions is plainly that of the commit.
-    for row in &rows.events {
-        let written = diesel::insert_into(events::table).values(row).execute(connection);
-        written.map_err(|error| clash(error, || "the event's id".to_owned()))?;
-    }
-    for row in &rows.history {
-        let written = diesel::insert_into(history::table).values(row).execute(connection);
-        written.map_err(|error| clash(error, || "the history row's id or agent".to_owned()))?;
-    }
-    Ok(())
-}
-
-/// A row that clashes with what is stored means that somebody else was first.
-fn clash(error: DieselError, name: impl FnOnce() -> String) -> Stop<CommitError> {
-    if meaning(&error) == Meaning::Clash {
-        Stop::Refused(CommitError::Conflict(name()))
-    } else {
-        Stop::Failed(error)
-    }
-}
-
-const APPLIED: &str = "applied";
-const BARRED: &str = "barred";
-
-/// Tells what became of a commit; bars it if nothing did. The write lock makes this wait for whoever commits.
-fn bar(connection: &mut SqliteConnection, id: CommitId, now: i64) -> Result<Settled, Stop<Untranslatable>> {
-    use schema::commits;
-    let id = blob(id.0);
-    if let Some(settled) = outcome(connection, &id)? {
-        return settled.map_err(Stop::Refused);
-    }
-    diesel::insert_into(commits::table)
-        .values((commits::id.eq(&id), commits::outcome.eq(BARRED), commits::at.eq(now)))
-        .execute(connection)?;
-    Ok(Settled::NotApplied)
-}
-
-/// What is remembered of a commit id.
-fn outcome(
-    connection: &mut SqliteConnection,
-    id: &[u8],
-) -> QueryResult<Option<Result<Settled, Untranslatable>>> {
-    use schema::commits;
-    let row: Option<(String, Option<String>)> =
-        commits::table.find(id).select((commits::outcome, commits::answer)).first(connection).optional()?;
-    Ok(row.map(|(outcome, answer)| {
-        if outcome == BARRED {
-            return Ok(Settled::NotApplied);
-        }
-        answer.map(|text| value::<Value>("answer", &text)).transpose().map(Settled::Applied)
-    }))
-}
-
 /// The event log of one epoch, from [`SqliteStore::log`].
 pub struct SqliteEventLog {
     store: Arc<SqliteStore>,
@@ -286,12 +154,15 @@ impl EventLog for SqliteEventLog {
 
     async fn latest(&self, query: &EventQuery, limit: u32) -> Result<Vec<Event>, ReadError> {
         use schema::events;
-        let EventQuery { event_type, agent, before } = query.clone();
+        let EventQuery { event_type, hidden, agent, before } = query.clone();
         let epoch = self.epoch.clone();
         let query = move |connection: &mut SqliteConnection| {
             let mut rows = events::table.select(EventRow::as_select()).into_boxed();
             if let Some(event_type) = event_type {
                 rows = rows.filter(events::event_type.eq(event_type));
+            }
+            if !hidden.is_empty() {
+                rows = rows.filter(events::event_type.ne_all(hidden));
             }
             if let Some(agent) = agent {
                 rows = rows.filter(events::source_agent.eq(blob(agent.0)));
@@ -398,6 +269,30 @@ impl HistoryStore for SqliteStore {
         };
         self.readers.run(query).await
     }
+
+    async fn written(&self, agent: AgentId, from: Timestamp) -> Result<Written, ReadError> {
+        let query = move |connection: &mut SqliteConnection| {
+            let Sums { rows, bytes } = diesel::sql_query(
+                "SELECT count(*) AS rows,
+                     coalesce(sum(octet_length(summary) + coalesce(octet_length(details), 0)), 0) AS bytes
+                 FROM history WHERE agent_id = ? AND created_at >= ?",
+            )
+            .bind::<Binary, _>(blob(agent.0))
+            .bind::<BigInt, _>(from.timestamp_millis())
+            .get_result(connection)?;
+            Ok(Written { rows: natural("count of rows", rows)?, bytes: natural("count of bytes", bytes)? })
+        };
+        self.readers.run(query).await
+    }
+}
+
+/// What [`HistoryStore::written`] asks for.
+#[derive(QueryableByName)]
+struct Sums {
+    #[diesel(sql_type = BigInt)]
+    rows: i64,
+    #[diesel(sql_type = BigInt)]
+    bytes: i64,
 }
 
 #[async_trait]

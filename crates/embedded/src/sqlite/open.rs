@@ -29,7 +29,7 @@ use super::{
 };
 
 /// The schema that this binary knows. It opens every store whose `min_reader_version` is not above it.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// Bytes to which the write-ahead log is cut after a checkpoint.
 const WAL_SIZE_LIMIT: u64 = 16 * 1024 * 1024;
@@ -335,8 +335,30 @@ mod tests {
         drop(connection);
         let error = prepare(&path, WAIT).map(drop).unwrap_err();
         assert!(matches!(error, OpenError::TooNew { needs: 7, knows: SCHEMA_VERSION, .. }));
-        let text = error.to_string();
-        assert!(text.contains("schema 7") && text.contains("knows 1") && text.contains("9.8.7"), "{text}");
+        let (text, knows) = (error.to_string(), format!("knows {SCHEMA_VERSION}"));
+        assert!(text.contains("schema 7") && text.contains(&knows) && text.contains("9.8.7"), "{text}");
+    }
+
+    #[test]
+    fn a_store_of_the_version_before_gains_what_it_lacks_and_stays_readable_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("db");
+        let mut connection = prepare(&path, WAIT).unwrap();
+        connection.batch_execute(include_str!("../../../../migrations/sqlite/0200_guard/down.sql")).unwrap();
+        connection
+            .batch_execute(
+                "DELETE FROM __diesel_schema_migrations WHERE version = '0200';
+                 INSERT INTO commits (id, outcome, at) VALUES (zeroblob(16), 'applied', 1);",
+            )
+            .unwrap();
+        drop(connection);
+        let mut connection = prepare(&path, WAIT).unwrap();
+        let number = |connection: &mut SqliteConnection, query: &str| -> i64 {
+            sql::<BigInt>(query).get_result(connection).unwrap()
+        };
+        assert_eq!(number(&mut connection, "SELECT n FROM audit_head"), 0);
+        assert_eq!(number(&mut connection, "SELECT count(*) FROM commits"), 1);
+        assert_eq!(number(&mut connection, "SELECT min_reader_version FROM schema_info"), 1);
     }
 
     #[test]

@@ -83,3 +83,63 @@ diesel::table! {
         activity -> Nullable<Text>,
     }
 }
+
+diesel::table! {
+    tokens (id) {
+        id -> Binary,
+        version -> BigInt,
+        name -> Text,
+        grants -> Text,
+        hash -> Binary,
+        retiring_hash -> Nullable<Binary>,
+        retiring_until -> Nullable<BigInt>,
+        created_by -> Text,
+        created_at -> BigInt,
+        rotated_at -> Nullable<BigInt>,
+        expires_at -> Nullable<BigInt>,
+        revoked_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    token_uses (id) {
+        id -> Binary,
+        at -> BigInt,
+    }
+}
+
+diesel::table! {
+    audit (id) {
+        id -> Binary,
+        at -> BigInt,
+        actor -> Text,
+        credential -> Text,
+        operation -> Text,
+        object -> Text,
+        source -> Text,
+        request_id -> Text,
+        outcome -> Text,
+        detail -> Text,
+        times -> BigInt,
+        n -> Nullable<BigInt>,
+        seal -> Nullable<Binary>,
+    }
+}
+
+diesel::table! {
+    audit_head (one) {
+        one -> BigInt,
+        n -> BigInt,
+        seal -> Binary,
+    }
+}
+
+diesel::table! {
+    audit_checkpoint (one) {
+        one -> BigInt,
+        n -> BigInt,
+        seal -> Binary,
+        at -> BigInt,
+        signature -> Binary,
+    }
+}

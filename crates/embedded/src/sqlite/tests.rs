@@ -11,19 +11,22 @@ use aito_contracts::{
     wait,
 };
 use aito_domain::{
+    audit::{AuditEntry, Checkpoint, Head, Outcome, Seal, Sealed},
     event::{Actor, NewEvent, Payload},
     history::{ActionType, HistoryEntry},
-    id::{EventId, HistoryId, Incarnation, Version},
+    id::{AuditId, CommitId, EventId, HistoryId, Incarnation, TokenId, Version},
     ports::{
+        audit_store::{AuditStore as _, SealError},
         clock::IdSource as _,
         ledger::{Change, Commit, CommitError, Ledger as _, Settled},
+        token_store,
     },
 };
 use diesel::{connection::SimpleConnection as _, dsl::sql};
 use serde_json::json;
 use tempfile::TempDir;
 
-use super::{writer::WriteError, *};
+use super::{ledger::apply, translate::CommitRows, writer::WriteError, *};
 
 const SOON: Duration = Duration::from_secs(20);
 
@@ -347,6 +350,52 @@ async fn a_row_of_history_needs_its_agent() {
     let commit = Commit { history: vec![entry], ..bench.telling(10) };
     assert!(matches!(bench.store.commit(&commit).await, Err(CommitError::Conflict(_))));
     assert_eq!(bench.count("events").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn while_somebody_holds_the_lock_nothing_is_sealed_pruned_or_noted_and_that_is_said() {
+    let bench = Bench::with(|options| options.busy_timeout = Duration::from_millis(50));
+    let (token, now) = (TokenId(bench.ids.uuid()), bench.clock.now());
+    let head = Head { n: 1, seal: Seal([1; 32]) };
+    let entry = AuditEntry {
+        id: AuditId(bench.ids.uuid()),
+        at: now,
+        actor: "system".into(),
+        credential: "none".into(),
+        operation: "agents.start".into(),
+        object: String::new(),
+        source: "local".into(),
+        request_id: String::new(),
+        outcome: Outcome::Done,
+        detail: String::new(),
+        times: 1,
+    };
+    bench.store.commit(&Commit { audit: vec![entry.clone()], ..bench.telling(10) }).await.unwrap();
+    let places = [Sealed { n: head.n, seal: head.seal, entry }];
+    let checkpoint = Checkpoint { head, at: now, signature: [2; 64] };
+
+    let mut holder = open::writer(&bench.dir.path().join("db"), SOON).unwrap();
+    holder.batch_execute("BEGIN IMMEDIATE").unwrap();
+    assert!(matches!(bench.store.seal(Head::NONE, &places).await, Err(SealError::Unavailable(_))));
+    assert!(matches!(bench.store.prune(&checkpoint).await, Err(SealError::Unavailable(_))));
+    assert!(matches!(
+        token_store::TokenStore::used(&*bench.store, &[(token, now)]).await,
+        Err(ReadError::Unavailable(_))
+    ));
+    holder.batch_execute("ROLLBACK").unwrap();
+    assert_eq!(bench.store.head().await.unwrap(), Head::NONE);
+    assert_eq!(bench.store.checkpoint().await.unwrap(), None);
+    assert_eq!(token_store::TokenStore::last_uses(&*bench.store).await.unwrap(), []);
+
+    bench.store.seal(Head::NONE, &places).await.unwrap();
+    assert_eq!(bench.store.head().await.unwrap(), head);
+    assert!(matches!(bench.store.seal(Head::NONE, &[]).await, Err(SealError::Conflict)), "also of nothing");
+    bench.store.seal(head, &[]).await.unwrap();
+    let beyond = Head { n: u64::MAX, ..head };
+    assert!(matches!(bench.store.seal(beyond, &places).await, Err(SealError::Conflict)));
+    assert_eq!(bench.store.prune(&checkpoint).await.unwrap(), 1);
+    token_store::TokenStore::used(&*bench.store, &[(token, now)]).await.unwrap();
+    assert_eq!(token_store::TokenStore::last_uses(&*bench.store).await.unwrap(), [(token, now)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,9 @@
-//! Between the domain and the rows, errors included; nothing here does I/O.
+//! Between the domain and the rows, errors included; nothing here does I/O. Tokens and audit are in `guard`.
 //!
 //! Invariants: what goes in comes out equal; what cannot be stored exactly (a number above `i64::MAX`) is
 //! refused on the way in, what cannot be understood is an error on the way out, never a guess.
+
+mod guard;
 
 use aito_domain::{
     agent::{Agent, Desired},
@@ -26,6 +28,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::schema;
+pub(super) use guard::{AuditRow, CheckpointRow, PlaceColumns, TokenRow, head};
 
 /// A value that the store cannot hold, or holds in a form that this version does not understand.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -128,27 +131,31 @@ pub(super) struct CommitRows {
     pub answer: Option<String>,
     /// Each agent with the version that must be stored; its row carries the next one.
     pub agents: Vec<(i64, AgentRow)>,
+    /// Tokens, likewise.
+    pub tokens: Vec<(i64, TokenRow)>,
     pub events: Vec<NewEventRow>,
     pub history: Vec<HistoryRow>,
+    pub audit: Vec<AuditRow>,
 }
 
 impl CommitRows {
     pub(super) fn of(commit: &Commit) -> Result<Self, Untranslatable> {
-        let agents = commit
-            .changes
-            .iter()
-            .map(|change| match change {
-                Change::Agent(agent) => {
-                    Ok((number("a version", agent.version.0)?, AgentRow::next_of(agent)?))
-                }
-            })
-            .collect::<Result<_, Untranslatable>>()?;
+        let (mut agents, mut tokens) = (Vec::new(), Vec::new());
+        for change in &commit.changes {
+            let read_at = number("a version", change.read_at().0)?;
+            match change {
+                Change::Agent(agent) => agents.push((read_at, AgentRow::next_of(agent)?)),
+                Change::Token(token) => tokens.push((read_at, TokenRow::next_of(token)?)),
+            }
+        }
         Ok(Self {
             id: blob(commit.id.0),
             answer: commit.answer.as_ref().map(Value::to_string),
             agents,
+            tokens,
             events: commit.events.iter().map(NewEventRow::of).collect(),
             history: commit.history.iter().map(HistoryRow::of).collect::<Result<_, _>>()?,
+            audit: commit.audit.iter().map(AuditRow::of).collect::<Result<_, _>>()?,
         })
     }
 }
@@ -403,7 +410,8 @@ pub(super) fn natural(what: &'static str, value: i64) -> Result<u64, Untranslata
     u64::try_from(value).map_err(|_| Untranslatable::Strange(what, value.to_string()))
 }
 
-fn uuid(what: &'static str, bytes: &[u8]) -> Result<Uuid, Untranslatable> {
+/// A stored id.
+pub(super) fn uuid(what: &'static str, bytes: &[u8]) -> Result<Uuid, Untranslatable> {
     Uuid::from_slice(bytes).map_err(|error| Untranslatable::Strange(what, error.to_string()))
 }
 

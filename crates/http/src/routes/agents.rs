@@ -16,10 +16,11 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures_util::{StreamExt as _, stream};
 
 use crate::{
+    caller::Caller,
     convert,
     extract::{Body, Query, agent_type},
-    guard::{Caller, Operator},
     problem::ApiError,
+    standing,
     state::AppState,
 };
 
@@ -40,7 +41,7 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
         (status = 503, description = "The database is away", body = api::Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn list(state: State, _: Operator, req: HttpRequest) -> Result<HttpResponse, ApiError> {
+pub(crate) async fn list(state: State, req: HttpRequest) -> Result<HttpResponse, ApiError> {
     let mut query = Query::of(&req)?;
     let limit = query.limit("limit", 500, 500) as usize;
     let status = query.parsed("status", "one of inactive, starting, active, stopping, error", |text| {
@@ -51,7 +52,7 @@ pub(crate) async fn list(state: State, _: Operator, req: HttpRequest) -> Result<
     let asking = state.clone();
     state
         .answers
-        .json(&req, move || {
+        .json(&req, "", move || {
             let (state, after) = (asking.clone(), after.clone());
             async move {
                 let mut views = state.fleet.views().await?;
@@ -85,7 +86,6 @@ fn order(agent_type: &AgentType) -> (usize, String) {
 )]
 pub(crate) async fn detail(
     state: State,
-    _: Operator,
     path: web::Path<String>,
 ) -> Result<web::Json<api::AgentDetail>, ApiError> {
     let view = state.fleet.view(&agent_type(&path)?).await?;
@@ -102,7 +102,6 @@ pub(crate) async fn detail(
 )]
 pub(crate) async fn health(
     state: State,
-    _: Operator,
     path: web::Path<String>,
 ) -> Result<web::Json<api::AgentHealthAnswer>, ApiError> {
     let view = state.fleet.view(&agent_type(&path)?).await?;
@@ -120,7 +119,6 @@ pub(crate) async fn health(
 )]
 pub(crate) async fn spec(
     state: State,
-    _: Operator,
     path: web::Path<String>,
 ) -> Result<web::Json<api::AgentSpecAnswer>, ApiError> {
     let agent_type = agent_type(&path)?;
@@ -141,10 +139,10 @@ pub(crate) async fn spec(
 )]
 pub(crate) async fn start(
     state: State,
-    caller: Operator,
+    caller: Caller,
     path: web::Path<String>,
 ) -> Result<web::Json<api::Started>, ApiError> {
-    let container_id = state.fleet.start(&agent_type(&path)?, &caller.0.actor()).await?;
+    let container_id = state.fleet.start(&agent_type(&path)?, &caller.by()).await?;
     Ok(web::Json(api::Started { success: true, message: format!("Agent {path} started"), container_id }))
 }
 
@@ -159,10 +157,10 @@ pub(crate) async fn start(
 )]
 pub(crate) async fn stop(
     state: State,
-    caller: Operator,
+    caller: Caller,
     path: web::Path<String>,
 ) -> Result<web::Json<api::Stopped>, ApiError> {
-    state.fleet.stop(&agent_type(&path)?, &caller.0.actor()).await?;
+    state.fleet.stop(&agent_type(&path)?, &caller.by()).await?;
     Ok(web::Json(api::Stopped { success: true, message: format!("Agent {path} stopped") }))
 }
 
@@ -178,34 +176,26 @@ pub(crate) async fn stop(
 )]
 pub(crate) async fn restart(
     state: State,
-    caller: Operator,
+    caller: Caller,
     path: web::Path<String>,
 ) -> Result<web::Json<api::Started>, ApiError> {
-    let container_id = state.fleet.restart(&agent_type(&path)?, &caller.0.actor()).await?;
+    let container_id = state.fleet.restart(&agent_type(&path)?, &caller.by()).await?;
     Ok(web::Json(api::Started { success: true, message: format!("Agent {path} restarted"), container_id }))
 }
 
-/// The agent that a caller speaks for: itself, or, on an open listener, any agent's present incarnation.
+/// The agent that a caller speaks for: itself, which the guard has seen to, or, on an open listener, any agent's
+/// present incarnation.
 async fn speaker(state: &AppState, caller: &Caller, path: &str) -> Result<(Agent, Incarnation), ApiError> {
-    let wanted = agent_type(path)?;
-    match caller {
-        Caller::Agent(agent) if agent.agent_type == wanted => Ok(((**agent).clone(), agent.incarnation)),
-        Caller::Agent(agent) => Err(ApiError::new(
-            ProblemKind::Forbidden,
-            format!("agent {} may speak for itself only, not for {wanted}", agent.agent_type),
-        )),
-        Caller::Anonymous => {
-            let agent = state.fleet.agent(&wanted).await?;
-            if agent.incarnation == Incarnation::default() {
-                return Err(ApiError::new(
-                    ProblemKind::Conflict,
-                    format!("agent {wanted} was never started"),
-                ));
-            }
-            let incarnation = agent.incarnation;
-            Ok((agent, incarnation))
-        }
+    if let Some(agent) = caller.agent() {
+        return Ok((agent.clone(), agent.incarnation));
     }
+    let wanted = agent_type(path)?;
+    let agent = state.fleet.agent(&wanted).await?;
+    if agent.incarnation == Incarnation::default() {
+        return Err(ApiError::new(ProblemKind::Conflict, format!("agent {wanted} was never started")));
+    }
+    let incarnation = agent.incarnation;
+    Ok((agent, incarnation))
 }
 
 /// Hears an agent and answers what is wanted of it.
@@ -259,14 +249,10 @@ pub(crate) async fn heartbeat(
 )]
 pub(crate) async fn history(
     state: State,
-    caller: Caller,
     path: web::Path<String>,
     req: HttpRequest,
 ) -> Result<web::Json<api::HistoryList>, ApiError> {
-    let agent = match &caller {
-        Caller::Agent(_) => speaker(&state, &caller, &path).await?.0,
-        Caller::Anonymous => state.fleet.agent(&agent_type(&path)?).await?,
-    };
+    let agent = state.fleet.agent(&agent_type(&path)?).await?;
     let mut query = Query::of(&req)?;
     let limit = query.limit("limit", 50, 500);
     let before = query.parsed("cursor", "the nextCursor of an answer", history_cursor);
@@ -308,27 +294,22 @@ pub(crate) async fn record(
     req: HttpRequest,
     body: Body<api::NewHistory>,
 ) -> Result<HttpResponse, ApiError> {
-    let key = idempotency_key(&req)?;
+    let once = caller.once(&req)?;
     let (agent, incarnation) = speaker(&state, &caller, &path).await?;
     let new = NewEntry {
         action_type: body.0.action_type.unwrap_or_default(),
         summary: body.0.summary.unwrap_or_default(),
         details: body.0.details,
     };
-    let entry = state.history.record(&agent, incarnation, new, &caller.actor(), key.as_deref()).await?;
+    if caller.agent().is_some() {
+        let details = new.details.as_ref().map_or(0, |details| details.to_string().len());
+        let bytes = (new.summary.len() + details) as u64;
+        state.quotas.take_history(agent.id, &agent.agent_type, bytes).await?;
+    }
+    let entry = state.history.record(&agent, incarnation, new, &caller.by(), once.as_ref()).await?;
     let created = api::HistoryCreated { success: true, history: convert::history(entry) };
     let location = format!("/agents/{path}/history/{}", created.history.id);
     Ok(HttpResponse::Created().insert_header((header::LOCATION, location)).json(created))
-}
-
-fn idempotency_key(req: &HttpRequest) -> Result<Option<String>, ApiError> {
-    let Some(value) = req.headers().get("idempotency-key") else { return Ok(None) };
-    let key = value
-        .to_str()
-        .ok()
-        .filter(|key| (1..=255).contains(&key.len()) && key.bytes().all(|b| b.is_ascii_graphic()));
-    key.map(|key| Some(key.to_owned()))
-        .ok_or_else(|| ApiError::fault("Idempotency-Key", "must have 1 to 255 visible characters"))
 }
 
 /// What an agent wrote; with `follow=true` as a stream of server-sent events.
@@ -349,7 +330,7 @@ fn idempotency_key(req: &HttpRequest) -> Result<Option<String>, ApiError> {
 )]
 pub(crate) async fn logs(
     state: State,
-    _: Operator,
+    caller: Caller,
     path: web::Path<String>,
     req: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
@@ -364,13 +345,16 @@ pub(crate) async fn logs(
     let data = lines.map(|line| {
         format!("data: {}\n\n", serde_json::to_string(&convert::log_line(line)).unwrap_or_default())
     });
+    // Whoever may not any more gets no more.
+    let ended = Box::pin(standing::ended(state.login.clone(), caller.principal().clone()));
     let stop = state.stop.clone();
-    let frames = stream::unfold((Box::pin(data), stop), |(mut data, stop)| async move {
+    let frames = stream::unfold((Box::pin(data), stop, ended), |(mut data, stop, mut ended)| async move {
         let next = tokio::select! {
             () = stop.cancelled() => None,
+            () = &mut ended => None,
             next = tokio::time::timeout(KEEP_ALIVE, data.next()) => next.unwrap_or_else(|_| Some(":\n\n".to_owned())),
         };
-        next.map(|text| (Ok::<_, actix_web::Error>(web::Bytes::from(text)), (data, stop)))
+        next.map(|text| (Ok::<_, actix_web::Error>(web::Bytes::from(text)), (data, stop, ended)))
     });
     let mut response = HttpResponse::Ok();
     response
@@ -402,7 +386,6 @@ fn log_query(req: &HttpRequest) -> Result<(LogQuery, bool), ApiError> {
 )]
 pub(crate) async fn stats(
     state: State,
-    _: Operator,
     path: web::Path<String>,
 ) -> Result<web::Json<api::AgentStatsAnswer>, ApiError> {
     let usage = state.fleet.usage(&agent_type(&path)?).await?;

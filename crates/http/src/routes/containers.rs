@@ -3,7 +3,7 @@
 use actix_web::{HttpRequest, web};
 use aito_api as api;
 
-use crate::{convert, extract::Query, guard::Operator, problem::ApiError, state::AppState};
+use crate::{convert, extract::Query, problem::ApiError, state::AppState};
 
 /// Every container, those of this installation by name and then the foreign ones.
 #[utoipa::path(
@@ -20,7 +20,6 @@ use crate::{convert, extract::Query, guard::Operator, problem::ApiError, state::
 )]
 pub(crate) async fn list(
     state: web::Data<AppState>,
-    _: Operator,
     req: HttpRequest,
 ) -> Result<web::Json<api::ContainerList>, ApiError> {
     let mut query = Query::of(&req)?;

@@ -5,9 +5,9 @@ use aito_api as api;
 use aito_domain::{event::Position, id::AgentId};
 
 use crate::{
+    caller::Caller,
     convert,
     extract::{Query, agent_type},
-    guard::Operator,
     problem::ApiError,
     state::AppState,
 };
@@ -28,14 +28,14 @@ type State = web::Data<AppState>;
         (status = 503, description = "The database is away", body = api::Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn list(state: State, _: Operator, req: HttpRequest) -> Result<HttpResponse, ApiError> {
+pub(crate) async fn list(state: State, caller: Caller, req: HttpRequest) -> Result<HttpResponse, ApiError> {
     let mut query = Query::of(&req)?;
     let event_type = query.parsed("type", "an event type: 1 to 64 of a-z and _", |text| {
         let form = (1..=64).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_');
         form.then(|| text.to_owned())
     });
-    page(&state, &req, query, event_type, None).await
+    page(&state, &caller, &req, query, event_type, None).await
 }
 
 /// The newest events about or from one agent.
@@ -54,16 +54,17 @@ pub(crate) async fn list(state: State, _: Operator, req: HttpRequest) -> Result<
 )]
 pub(crate) async fn of_agent(
     state: State,
-    _: Operator,
+    caller: Caller,
     path: web::Path<String>,
     req: HttpRequest,
 ) -> Result<HttpResponse, ApiError> {
     let agent = state.fleet.agent(&agent_type(&path)?).await?;
-    page(&state, &req, Query::of(&req)?, None, Some(agent.id)).await
+    page(&state, &caller, &req, Query::of(&req)?, None, Some(agent.id)).await
 }
 
 async fn page(
     state: &State,
+    caller: &Caller,
     req: &HttpRequest,
     mut query: Query,
     event_type: Option<String>,
@@ -72,13 +73,15 @@ async fn page(
     let limit = query.limit("limit", 100, 500);
     let cursor = query.parsed("cursor", "the nextCursor of an answer", |text| text.parse::<Position>().ok());
     query.done()?;
+    let sees_tokens = caller.principal().sees_tokens();
+    let sees = if sees_tokens { "tokens" } else { "" };
     let asking = state.clone();
     state
         .answers
-        .json(req, move || {
+        .json(req, sees, move || {
             let (state, event_type, cursor) = (asking.clone(), event_type.clone(), cursor.clone());
             async move {
-                let events = state.events.list(event_type, agent, cursor, limit).await?;
+                let events = state.events.list(event_type, agent, sees_tokens, cursor, limit).await?;
                 let next_cursor = (events.len() == limit as usize)
                     .then(|| events.last().map(|event| event.position.to_string()))
                     .flatten();

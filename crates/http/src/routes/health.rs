@@ -7,7 +7,7 @@ use aito_api as api;
 use aito_application::health::Check;
 use aito_domain::agent::Desired;
 
-use crate::{convert, extract::Query, guard::Operator, problem::ApiError, state::AppState};
+use crate::{convert, extract::Query, problem::ApiError, state::AppState};
 
 type State = web::Data<AppState>;
 
@@ -50,7 +50,7 @@ pub(crate) async fn ready(state: State, req: HttpRequest) -> Result<HttpResponse
         (status = 503, description = "Unhealthy: the database or the bus is down", body = api::HealthFull),
     )
 )]
-pub(crate) async fn full(state: State, _: Operator) -> Result<HttpResponse, ApiError> {
+pub(crate) async fn full(state: State) -> Result<HttpResponse, ApiError> {
     let (checks, views) = tokio::join!(state.health.all(), state.fleet.views());
     // Without the database there are no agents to show, and the answer says that it is down.
     let views = views.unwrap_or_default();
@@ -84,7 +84,7 @@ pub(crate) async fn full(state: State, _: Operator) -> Result<HttpResponse, ApiE
 
 /// What this process counts, as OpenMetrics text.
 #[utoipa::path(get, path = "/metrics", tag = "health", responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text")))]
-pub(crate) async fn metrics(state: State, _: Operator) -> HttpResponse {
+pub(crate) async fn metrics(state: State) -> HttpResponse {
     HttpResponse::Ok()
         .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")
         .body(state.metrics.render(state.health.uptime()))

@@ -1,83 +1,85 @@
-//! Paths of the contract that this version does not serve yet: they say so (501) instead of seeming unknown.
+//! Paths of the contract that this version does not serve yet: who may call them is told so (501) instead of that they
+//! are unknown, and everybody else that they may not.
 //!
 //! Invariant: a path leaves this table when it is served; none is served half.
 
-use actix_web::{HttpRequest, HttpResponse, Resource, web};
+use actix_web::{HttpResponse, Resource, http::Method};
 use aito_api::ProblemKind;
+use aito_domain::access::Operation as O;
 
+use super::{known, path};
 use crate::problem::ApiError;
 
-/// Path and the methods that the contract documents for it.
-pub(super) const PATHS: &[(&str, &str)] = &[
-    ("/agents/{type}/state", "GET"),
-    ("/agents/{type}/state/{key}", "PUT"),
-    ("/agents/{type}/message", "POST"),
-    ("/agents/{type}/mailbox", "GET"),
-    ("/agents/{type}/mailbox/{id}/ack", "POST"),
-    ("/agents/{type}/usage", "GET"),
-    ("/agents/{type}/think", "POST"),
-    ("/broadcast", "POST"),
-    ("/fleet", "GET"),
-    ("/fleet/stop", "POST"),
-    ("/fleet/resume", "POST"),
-    ("/events/stream", "GET"),
-    ("/ws/tickets", "POST"),
-    ("/decisions", "GET, POST"),
-    ("/decisions/pending", "GET"),
-    ("/decisions/escalated", "GET"),
-    ("/decisions/{id}", "GET"),
-    ("/decisions/{id}/vote", "POST"),
-    ("/decisions/{id}/escalate", "POST"),
-    ("/decisions/{id}/resolve", "POST"),
-    ("/decisions/{id}/withdraw", "POST"),
-    ("/decisions/{id}/opinions", "POST"),
-    ("/decisions/{id}/tier", "POST"),
-    ("/decisions/{id}/timeline", "GET"),
-    ("/escalations", "GET"),
-    ("/tasks", "GET, POST"),
-    ("/tasks/claim", "POST"),
-    ("/tasks/{id}", "GET, PATCH"),
-    ("/tasks/{id}/complete", "POST"),
-    ("/tasks/{id}/fail", "POST"),
-    ("/tasks/{id}/cancel", "POST"),
-    ("/domains/whitelist", "GET, POST"),
-    ("/domains/approval-requests", "GET, POST"),
-    ("/domains/approval-requests/{id}/approve", "POST"),
-    ("/domains/approval-requests/{id}/reject", "POST"),
-    ("/domains/check", "GET"),
-    ("/domains/{domain}", "DELETE"),
-    ("/settings", "GET"),
-    ("/settings/schema", "GET"),
-    ("/settings/{category}/{key}", "POST"),
-    ("/benchmark/run", "POST"),
-    ("/benchmark/runs", "GET"),
-    ("/benchmark/runs/{runId}", "GET, DELETE"),
-    ("/scheduler/jobs", "GET, POST, PUT"),
-    ("/scheduler/jobs/{id}/pause", "POST"),
-    ("/scheduler/jobs/{id}/resume", "POST"),
-    ("/scheduler/jobs/{id}/run", "POST"),
-    ("/scheduler/jobs/{id}/runs", "GET"),
-    ("/tokens", "GET, POST"),
-    ("/tokens/{id}/rotate", "POST"),
-    ("/tokens/{id}", "DELETE"),
-    ("/audit", "GET"),
-    ("/workers", "GET"),
-    ("/dead-letters", "GET"),
-    ("/dead-letters/{id}/replay", "POST"),
-    ("/knowledge/search", "GET"),
-    ("/knowledge", "POST"),
-    ("/backlog/report", "GET"),
+/// A path with what its methods will do.
+type Later = (&'static str, &'static [(Method, O)]);
+
+/// Every path that is not served yet.
+pub(super) const PATHS: &[Later] = &[
+    ("/agents/{type}/state", &[(Method::GET, O::ReadState)]),
+    ("/agents/{type}/state/{key}", &[(Method::PUT, O::WriteState)]),
+    ("/agents/{type}/message", &[(Method::POST, O::SendMessage)]),
+    ("/agents/{type}/mailbox", &[(Method::GET, O::ReadMailbox)]),
+    ("/agents/{type}/mailbox/{id}/ack", &[(Method::POST, O::AcknowledgeMessage)]),
+    ("/agents/{type}/usage", &[(Method::GET, O::ReadAgentUsage)]),
+    ("/agents/{type}/think", &[(Method::POST, O::Think)]),
+    ("/broadcast", &[(Method::POST, O::Broadcast)]),
+    ("/fleet", &[(Method::GET, O::ReadFleet)]),
+    ("/fleet/stop", &[(Method::POST, O::StopFleet)]),
+    ("/fleet/resume", &[(Method::POST, O::ResumeFleet)]),
+    ("/events/stream", &[(Method::GET, O::StreamEvents)]),
+    ("/decisions", &[(Method::GET, O::ListDecisions), (Method::POST, O::Propose)]),
+    ("/decisions/pending", &[(Method::GET, O::ListDecisions)]),
+    ("/decisions/escalated", &[(Method::GET, O::ListDecisions)]),
+    ("/decisions/{id}", &[(Method::GET, O::ReadDecision)]),
+    ("/decisions/{id}/vote", &[(Method::POST, O::Vote)]),
+    ("/decisions/{id}/escalate", &[(Method::POST, O::Escalate)]),
+    ("/decisions/{id}/resolve", &[(Method::POST, O::Resolve)]),
+    ("/decisions/{id}/withdraw", &[(Method::POST, O::Withdraw)]),
+    ("/decisions/{id}/opinions", &[(Method::POST, O::GiveOpinion)]),
+    ("/decisions/{id}/tier", &[(Method::POST, O::RaiseTier)]),
+    ("/decisions/{id}/timeline", &[(Method::GET, O::ReadDecision)]),
+    ("/escalations", &[(Method::GET, O::ListEscalations)]),
+    ("/tasks", &[(Method::GET, O::ListTasks), (Method::POST, O::CreateTask)]),
+    ("/tasks/claim", &[(Method::POST, O::ClaimTask)]),
+    ("/tasks/{id}", &[(Method::GET, O::ReadTask), (Method::PATCH, O::EditTask)]),
+    ("/tasks/{id}/complete", &[(Method::POST, O::EndTask)]),
+    ("/tasks/{id}/fail", &[(Method::POST, O::EndTask)]),
+    ("/tasks/{id}/cancel", &[(Method::POST, O::EndTask)]),
+    ("/domains/whitelist", &[(Method::GET, O::ListDomains), (Method::POST, O::AddDomain)]),
+    ("/domains/approval-requests", &[(Method::GET, O::ListDomainRequests), (Method::POST, O::RequestDomain)]),
+    ("/domains/approval-requests/{id}/approve", &[(Method::POST, O::DecideDomainRequest)]),
+    ("/domains/approval-requests/{id}/reject", &[(Method::POST, O::DecideDomainRequest)]),
+    ("/domains/check", &[(Method::GET, O::CheckDomain)]),
+    ("/domains/{domain}", &[(Method::DELETE, O::RemoveDomain)]),
+    ("/settings", &[(Method::GET, O::ReadSettings)]),
+    ("/settings/schema", &[(Method::GET, O::ReadSettings)]),
+    ("/settings/governance/{key}", &[(Method::POST, O::WriteGovernance)]),
+    ("/settings/{category}/{key}", &[(Method::POST, O::WriteSetting)]),
+    ("/benchmark/run", &[(Method::POST, O::RunBenchmark)]),
+    ("/benchmark/runs", &[(Method::GET, O::ReadBenchmarks)]),
+    ("/benchmark/runs/{runId}", &[(Method::GET, O::ReadBenchmarks), (Method::DELETE, O::RunBenchmark)]),
+    (
+        "/scheduler/jobs",
+        &[(Method::GET, O::ReadJobs), (Method::POST, O::ManageJobs), (Method::PUT, O::ManageJobs)],
+    ),
+    ("/scheduler/jobs/{id}/pause", &[(Method::POST, O::ManageJobs)]),
+    ("/scheduler/jobs/{id}/resume", &[(Method::POST, O::ManageJobs)]),
+    ("/scheduler/jobs/{id}/run", &[(Method::POST, O::ManageJobs)]),
+    ("/scheduler/jobs/{id}/runs", &[(Method::GET, O::ReadJobs)]),
+    ("/workers", &[(Method::GET, O::ListWorkers)]),
+    ("/dead-letters", &[(Method::GET, O::ListDeadLetters)]),
+    ("/dead-letters/{id}/replay", &[(Method::POST, O::ReplayDeadLetter)]),
+    ("/knowledge/search", &[(Method::GET, O::SearchKnowledge)]),
+    ("/knowledge", &[(Method::POST, O::AddKnowledge)]),
+    ("/backlog/report", &[(Method::GET, O::ReadBacklog)]),
+    ("/n/{secret}", &[(Method::GET, O::NoticeLink), (Method::POST, O::NoticeLink)]),
 ];
 
 /// Answers 501 to what is documented and 405 to the rest.
-pub(super) fn resource(pattern: &str, allow: &'static str) -> Resource {
-    web::resource(pattern).default_service(web::to(move |req: HttpRequest| async move {
-        let documented = allow.split(", ").any(|method| method == req.method().as_str());
-        let error = if documented {
-            ApiError::new(ProblemKind::NotImplemented, "this version does not serve this path yet")
-        } else {
-            ApiError::method_not_allowed(allow)
-        };
-        Err::<HttpResponse, _>(error)
-    }))
+pub(super) fn resource(pattern: &str, methods: &[(Method, O)]) -> Resource {
+    path(pattern, methods.iter().map(|(method, operation)| known(method.clone(), *operation, not_yet)))
+}
+
+async fn not_yet() -> Result<HttpResponse, ApiError> {
+    Err(ApiError::new(ProblemKind::NotImplemented, "this version does not serve this path yet"))
 }

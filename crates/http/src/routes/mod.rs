@@ -1,72 +1,119 @@
-//! The table of paths. One file per area; what a path does not know answers 405 with `Allow`, what no path
-//! knows 404.
+//! The table of paths: each with its methods, each of those with its operation, by which it is guarded. One file
+//! per area; what a path does not know answers 405 with `Allow`, what no path knows 404.
 
 pub(crate) mod agents;
+pub(crate) mod audit;
 pub(crate) mod containers;
 pub(crate) mod events;
 pub(crate) mod health;
 mod later;
+pub(crate) mod tokens;
 
-use actix_web::{HttpResponse, Resource, Route, http::Method, web};
+use actix_web::{
+    Handler, HttpResponse, Resource, Responder, Route,
+    http::{Method, header},
+    web,
+};
 use aito_api::ProblemKind;
+use aito_domain::access::Operation;
 
-use crate::{openapi, problem::ApiError, ws};
+use crate::{
+    caller::{Guarded, Operations},
+    openapi,
+    problem::ApiError,
+    ws,
+};
 
 /// Registers every path.
 pub(crate) fn configure(config: &mut web::ServiceConfig) {
+    use Operation as O;
     config
-        .service(path("/health", [get(health::health)]))
-        .service(path("/ready", [get(health::ready)]))
-        .service(path("/health/full", [get(health::full)]))
-        .service(path("/metrics", [get(health::metrics)]))
-        .service(path("/openapi.json", [get(openapi::serve)]))
-        .service(path("/agents", [get(agents::list)]))
-        .service(path("/agents/{type}", [get(agents::detail)]))
-        .service(path("/agents/{type}/start", [post(agents::start)]))
-        .service(path("/agents/{type}/stop", [post(agents::stop)]))
-        .service(path("/agents/{type}/restart", [post(agents::restart)]))
-        .service(path("/agents/{type}/heartbeat", [post(agents::heartbeat)]))
-        .service(path("/agents/{type}/history", [get(agents::history), post(agents::record)]))
-        .service(path("/agents/{type}/events", [get(events::of_agent)]))
-        .service(path("/agents/{type}/health", [get(agents::health)]))
-        .service(path("/agents/{type}/spec", [get(agents::spec)]))
-        .service(path("/agents/{type}/logs", [get(agents::logs)]))
-        .service(path("/agents/{type}/stats", [get(agents::stats)]))
-        .service(path("/containers", [get(containers::list)]))
-        .service(path("/events", [get(events::list)]))
-        .service(path("/ws", [get(ws::open)]));
-    for (pattern, allow) in later::PATHS {
-        config.service(later::resource(pattern, allow));
+        .service(path("/health", [get(O::Health, health::health)]))
+        .service(path("/ready", [get(O::Ready, health::ready)]))
+        .service(path("/health/full", [get(O::HealthFull, health::full)]))
+        .service(path("/metrics", [get(O::Metrics, health::metrics)]))
+        .service(path("/openapi.json", [get(O::ApiDescription, openapi::serve)]))
+        .service(path("/docs", [get(O::ApiDescription, openapi::to_page)]))
+        .service(path("/docs/{file:.*}", [get(O::ApiDescription, openapi::page)]))
+        .service(path("/agents", [get(O::ListAgents, agents::list)]))
+        .service(path("/agents/{type}", [get(O::ReadAgent, agents::detail)]))
+        .service(path("/agents/{type}/start", [post(O::StartAgent, agents::start)]))
+        .service(path("/agents/{type}/stop", [post(O::StopAgent, agents::stop)]))
+        .service(path("/agents/{type}/restart", [post(O::RestartAgent, agents::restart)]))
+        .service(path("/agents/{type}/heartbeat", [post(O::Heartbeat, agents::heartbeat)]))
+        .service(path(
+            "/agents/{type}/history",
+            [get(O::ReadHistory, agents::history), post(O::AddHistory, agents::record)],
+        ))
+        .service(path("/agents/{type}/events", [get(O::ReadAgentEvents, events::of_agent)]))
+        .service(path("/agents/{type}/health", [get(O::ReadAgentHealth, agents::health)]))
+        .service(path("/agents/{type}/spec", [get(O::ReadAgentSpec, agents::spec)]))
+        .service(path("/agents/{type}/logs", [get(O::ReadAgentLogs, agents::logs)]))
+        .service(path("/agents/{type}/stats", [get(O::ReadAgentStats, agents::stats)]))
+        .service(path("/containers", [get(O::ListContainers, containers::list)]))
+        .service(path("/events", [get(O::ListEvents, events::list)]))
+        .service(path("/tokens", [get(O::ListTokens, tokens::list), post(O::CreateToken, tokens::create)]))
+        .service(path("/tokens/{id}/rotate", [post(O::RotateToken, tokens::rotate)]))
+        .service(path("/tokens/{id}", [delete(O::RevokeToken, tokens::revoke)]))
+        .service(path("/audit", [get(O::ReadAudit, audit::list)]))
+        .service(path("/ws", [get(O::OpenSocket, ws::open)]))
+        .service(path("/ws/tickets", [post(O::CreateTicket, tokens::ticket)]));
+    for (pattern, known) in later::PATHS {
+        config.service(later::resource(pattern, known));
     }
     config.default_service(web::to(unknown));
 }
 
-type Known = (Method, Route);
-
-fn get<F, Args>(handler: F) -> Known
-where
-    F: actix_web::Handler<Args>,
-    Args: actix_web::FromRequest + 'static,
-    F::Output: actix_web::Responder + 'static,
-{
-    (Method::GET, web::to(handler))
+/// A method of a path: what it does, and what serves it.
+struct Known {
+    method: Method,
+    operation: Operation,
+    route: Route,
 }
 
-fn post<F, Args>(handler: F) -> Known
+fn known<F, Args>(method: Method, operation: Operation, handler: F) -> Known
 where
-    F: actix_web::Handler<Args>,
+    F: Handler<Args>,
     Args: actix_web::FromRequest + 'static,
-    F::Output: actix_web::Responder + 'static,
+    F::Output: Responder + 'static,
 {
-    (Method::POST, web::to(handler))
+    Known { method, operation, route: web::to(Guarded(handler)) }
+}
+
+fn get<F, Args>(operation: Operation, handler: F) -> Known
+where
+    F: Handler<Args>,
+    Args: actix_web::FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    known(Method::GET, operation, handler)
+}
+
+fn post<F, Args>(operation: Operation, handler: F) -> Known
+where
+    F: Handler<Args>,
+    Args: actix_web::FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    known(Method::POST, operation, handler)
+}
+
+fn delete<F, Args>(operation: Operation, handler: F) -> Known
+where
+    F: Handler<Args>,
+    Args: actix_web::FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    known(Method::DELETE, operation, handler)
 }
 
 /// A path with what it knows; GET answers HEAD too (RFC 9110, section 9.1).
-fn path<const N: usize>(pattern: &str, known: [Known; N]) -> Resource {
-    let mut allow = Vec::new();
+fn path(pattern: &str, known: impl IntoIterator<Item = Known>) -> Resource {
+    let (mut allow, mut operations) = (Vec::new(), Vec::new());
     let mut resource = web::resource(pattern);
-    for (method, route) in known {
+    for Known { method, operation, route } in known {
         allow.push(method.to_string());
+        operations.push((method.clone(), operation));
         if method == Method::GET {
             allow.push(Method::HEAD.to_string());
             resource = resource.route(
@@ -77,10 +124,18 @@ fn path<const N: usize>(pattern: &str, known: [Known; N]) -> Resource {
         }
     }
     let allow = allow.join(", ");
-    resource.default_service(web::to(move || {
-        let error = ApiError::method_not_allowed(&allow);
-        async move { Err::<HttpResponse, _>(error) }
+    resource.app_data(Operations(operations)).default_service(web::to(move |method: Method| {
+        let answer = other_method(&method, &allow);
+        async move { answer }
     }))
+}
+
+/// What a path answers to a method that it does not know: what it does know.
+fn other_method(method: &Method, allow: &str) -> Result<HttpResponse, ApiError> {
+    if method == Method::OPTIONS {
+        return Ok(HttpResponse::NoContent().insert_header((header::ALLOW, allow)).finish());
+    }
+    Err(ApiError::method_not_allowed(allow))
 }
 
 async fn unknown() -> Result<HttpResponse, ApiError> {

@@ -11,14 +11,17 @@ use std::{
 
 use aito_contracts::clock::{ManualClock, SeqIds};
 use aito_domain::{
+    access::{Grants, Role},
     agent::Agent,
+    audit::{AuditEntry, Outcome},
     event::{Actor, NewEvent, Payload},
-    id::{AgentId, CommitId, EventId},
+    id::{AgentId, AuditId, CommitId, EventId, TokenId},
     ports::{
         clock::{Clock as _, IdSource as _},
         event_log::EventLog as _,
         ledger::{Change, Commit},
     },
+    token::{Token, TokenText},
 };
 use aito_harness::servers::{POSTGRES, address, create_database};
 use serde_json::json;
@@ -80,6 +83,28 @@ impl Bench {
 
     pub(crate) fn changing(&self, agent: &Agent) -> Commit {
         Commit { changes: vec![Change::Agent(Box::new(agent.clone()))], ..self.telling() }
+    }
+
+    pub(crate) fn token(&self, name: &str) -> Token {
+        let text = TokenText::new(TokenId(self.ids.uuid()), [7; 32]);
+        let grants = Grants::of([Role::Viewer]);
+        Token::issue(&text, name.to_owned(), grants, "system".to_owned(), None, self.clock.now()).token
+    }
+
+    pub(crate) fn attempt(&self, actor: &str) -> AuditEntry {
+        AuditEntry {
+            id: AuditId(self.ids.uuid()),
+            at: self.clock.now(),
+            actor: actor.to_owned(),
+            credential: "none".to_owned(),
+            operation: "agents.start".to_owned(),
+            object: "/agents/ceo/start".to_owned(),
+            source: "unix".to_owned(),
+            request_id: String::new(),
+            outcome: Outcome::Done,
+            detail: String::new(),
+            times: 1,
+        }
     }
 
     pub(crate) fn new_id(&self) -> uuid::Uuid {

@@ -7,6 +7,7 @@ mod proxy;
 mod needs_postgres {
     mod calls;
     mod failures;
+    mod guard;
     mod numbering;
     mod opening;
     mod tls;

@@ -9,6 +9,9 @@ use tokio::{
     task::JoinHandle,
 };
 
+use super::bench::{Bench, connect, fresh_database};
+use crate::Options;
+
 /// What becomes of bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Line {
@@ -18,12 +21,25 @@ pub(crate) enum Line {
     Slow,
     /// They are kept, as where a cable was pulled: no end is told.
     Dead,
+    /// Requests arrive; answers wait until it is another line.
+    Withholds,
     /// As [`Line::Good`] until somebody says COMMIT: that does not arrive any more, nor anything after it.
     LosesCommit,
     /// As [`Line::Good`] until somebody says COMMIT: that arrives, and the answer is lost.
     LosesAnswer,
     /// As [`Line::Good`] until somebody says COMMIT: that arrives, and the connection is cut.
     CutsAtCommit,
+}
+
+/// A store behind a line that the test controls.
+pub(crate) async fn behind_a_proxy(adjust: impl FnOnce(&mut Options)) -> (Bench, Proxy) {
+    let direct = fresh_database().await;
+    let (place, database) = direct.rsplit_once('/').unwrap();
+    let (user, server) = place.rsplit_once('@').unwrap();
+    let proxy = Proxy::to(server.rsplit_once(':').unwrap().1.parse().unwrap()).await;
+    let mut bench = Bench::on(format!("{user}@127.0.0.1:{}/{database}", proxy.port), adjust).await;
+    bench.outside = connect(&direct).await;
+    (bench, proxy)
 }
 
 pub(crate) struct Proxy {
@@ -94,6 +110,9 @@ async fn carry(
             Line::CutsAtCommit if says_commit => {
                 let _ = to.write_all(piece).await;
                 return;
+            }
+            Line::Withholds if !is_request => {
+                let _ = line.subscribe().wait_for(|line| *line != Line::Withholds).await;
             }
             Line::Slow => {
                 let mut moment = tokio::time::interval(std::time::Duration::from_millis(30));

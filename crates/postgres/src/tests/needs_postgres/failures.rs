@@ -30,7 +30,7 @@ use crate::{
     OpenError, Options, PgStore,
     tests::{
         bench::{Bench, SOON, connect, fresh_database},
-        proxy::{Line, Proxy},
+        proxy::{Line, behind_a_proxy},
     },
 };
 
@@ -174,17 +174,6 @@ async fn connections_that_are_cut_under_load_cost_no_acknowledged_commit() {
     is_as_before(&bench).await;
 }
 
-/// A store behind a line that the test controls.
-async fn behind_a_proxy() -> (Bench, Proxy) {
-    let direct = fresh_database().await;
-    let (place, database) = direct.rsplit_once('/').unwrap();
-    let (user, server) = place.rsplit_once('@').unwrap();
-    let proxy = Proxy::to(server.rsplit_once(':').unwrap().1.parse().unwrap()).await;
-    let mut bench = Bench::on(format!("{user}@127.0.0.1:{}/{database}", proxy.port), short).await;
-    bench.outside = connect(&direct).await;
-    (bench, proxy)
-}
-
 /// Every call ends within the limits, wherever it waits.
 async fn in_time<T>(call: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(5), call).await.expect("an answer within the limits")
@@ -192,7 +181,7 @@ async fn in_time<T>(call: impl Future<Output = T>) -> T {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dead_line_is_told_in_time_and_later_calls_work() {
-    let (bench, proxy) = behind_a_proxy().await;
+    let (bench, proxy) = behind_a_proxy(short).await;
     bench.store.commit(&bench.telling()).await.unwrap();
     bench.logged().await;
     for _ in 0..2 {
@@ -216,7 +205,7 @@ async fn a_dead_line_is_told_in_time_and_later_calls_work() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_line_that_dies_at_the_commit_leaves_it_unknown_until_it_is_settled() {
-    let (bench, proxy) = behind_a_proxy().await;
+    let (bench, proxy) = behind_a_proxy(short).await;
     let lines = [(Line::LosesCommit, false), (Line::LosesAnswer, true), (Line::CutsAtCommit, true)];
     for (line, is_applied) in lines {
         let commit = bench.telling();
@@ -234,7 +223,7 @@ async fn a_line_that_dies_at_the_commit_leaves_it_unknown_until_it_is_settled() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_line_is_slow_and_nothing_worse() {
-    let (bench, proxy) = behind_a_proxy().await;
+    let (bench, proxy) = behind_a_proxy(short).await;
     bench.store.commit(&bench.telling()).await.unwrap();
     bench.logged().await;
     proxy.set(Line::Slow);

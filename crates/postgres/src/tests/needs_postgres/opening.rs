@@ -3,7 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use aito_contracts::{clock::ManualClock, wait};
-use aito_domain::ports::{agent_store::AgentStore as _, ledger::Ledger as _};
+use aito_domain::{
+    audit::Head,
+    ports::{agent_store::AgentStore as _, audit_store::AuditStore as _, ledger::Ledger as _},
+};
 use aito_harness::servers::{POSTGRES, address, free_port};
 use futures_util::future::join_all;
 
@@ -25,7 +28,7 @@ async fn servers_that_meet_a_new_database_at_once_migrate_it_once() {
     }
     let outside = connect(&url).await;
     let rows = outside.query("SELECT version FROM __diesel_schema_migrations", &[]).await.unwrap();
-    assert_eq!(rows.len(), 2);
+    assert_eq!(rows.len(), 3);
     let written_by: String =
         outside.query_one("SELECT written_by FROM schema_info", &[]).await.unwrap().get(0);
     assert_eq!(written_by, env!("CARGO_PKG_VERSION"));
@@ -63,12 +66,17 @@ async fn a_database_that_may_lose_what_it_acknowledged_is_refused() {
 async fn a_store_that_needs_a_later_binary_is_refused_with_both_versions() {
     let bench = Bench::new().await;
     bench.run(&["UPDATE schema_info SET min_reader_version = 7, written_by = '9.8.7'"]).await;
-    bench.run(&["DELETE FROM __diesel_schema_migrations WHERE version = '0100'"]).await;
+    bench.run(&["DELETE FROM __diesel_schema_migrations WHERE version = '0200'"]).await;
     let error = open(&bench.url).await.err().unwrap();
     assert!(matches!(error, OpenError::TooNew { needs: 7, knows: SCHEMA_VERSION, .. }), "{error:?}");
     let text = error.to_string();
-    assert!(text.contains("schema 7") && text.contains("knows 1") && text.contains("9.8.7"), "{text}");
-    assert_eq!(bench.count("__diesel_schema_migrations").await, 1, "nothing was migrated");
+    assert!(
+        text.contains("schema 7")
+            && text.contains(&format!("knows {SCHEMA_VERSION}"))
+            && text.contains("9.8.7"),
+        "{text}"
+    );
+    assert_eq!(bench.count("__diesel_schema_migrations").await, 2, "nothing was migrated");
     assert_eq!(bench.count("schema_info WHERE written_by = '9.8.7'").await, 1);
 }
 
@@ -85,6 +93,18 @@ async fn later_migrations_are_no_reason_to_refuse() {
     let store = open(&bench.url).await.unwrap();
     store.commit(&bench.changing(&bench.agent("ceo"))).await.unwrap();
     assert_eq!(store.list().await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_without_guard_gets_it_and_keeps_what_it_has() {
+    let bench = Bench::new().await;
+    bench.store.commit(&bench.changing(&bench.agent("ceo"))).await.unwrap();
+    let undone = include_str!("../../../../../migrations/postgres/0200_guard/down.sql");
+    bench.run(&[undone, "DELETE FROM __diesel_schema_migrations WHERE version = '0200'"]).await;
+    let store = open(&bench.url).await.unwrap();
+    assert_eq!(store.list().await.unwrap().len(), 1);
+    assert_eq!(store.head().await.unwrap(), Head::NONE);
+    assert_eq!(bench.count("schema_info WHERE min_reader_version = 1").await, 1, "it was an expansion");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,265 @@
+//! One call of schemathesis (4.32): its configuration, its command line, its end.
+//!
+//! Invariants: everything that it is told stands in the directory of the call, also the credential, which is on no
+//! command line; it takes nothing from the environment; it never outlives the call.
+
+use std::{
+    fs,
+    path::Path,
+    process::{ExitStatus, Stdio},
+    time::Duration,
+};
+
+use serde_json::{Value, json};
+use tokio::process::Command;
+
+use super::{
+    document::{Document, Operation},
+    report::{EVENTS, OUTPUT, SUMMARY},
+};
+use crate::{Set, sandbox::AGENTS};
+
+/// What each answer is held to.
+const CHECKS: [&str; 10] = [
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "negative_data_rejection",
+    "missing_required_header",
+    "unsupported_method",
+    "allow_header_conformance",
+    "ignored_auth",
+];
+
+/// The configuration's name in the directory of a call.
+const CONFIG: &str = "schemathesis.toml";
+
+/// How long an answer may take, in seconds.
+const ANSWER_SECONDS: u64 = 10;
+/// The same for what is [`SLOW`].
+const SLOW_SECONDS: u64 = 60;
+/// How long a stream of events is listened to, in seconds; it may well be silent.
+const STREAM_SECONDS: u64 = 2;
+/// After so many events a stream is left.
+const STREAM_EVENTS: u64 = 2;
+/// How often an agent that a case names is one that there is.
+const KNOWN_AGENT: f64 = 0.9;
+
+/// What waits for agents to start or to stop, or measures them for a while.
+const SLOW: [(&str, &str); 4] = [
+    ("POST", "/agents/{type}/start"),
+    ("POST", STOP),
+    ("POST", "/agents/{type}/restart"),
+    ("GET", "/agents/{type}/stats"),
+];
+const STOP: &str = "/agents/{type}/stop";
+/// How many cases of chance these get at most where agents are containers, which take a second and more each time.
+const FEW: u64 = 30;
+/// Of the agents only these are stopped, so that others run when it is asked how they are.
+const STOPPED: &[&str] = AGENTS.split_at(4).1;
+
+/// Which cases a call makes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phases {
+    /// Those of the description's examples and boundaries, those of chance, and sequences of calls.
+    All,
+    /// Those of chance alone.
+    Chance,
+}
+
+/// One call.
+pub(super) struct Call<'a> {
+    pub(super) document: &'a Document,
+    /// What is not tried, and why.
+    pub(super) excluded: &'a [(Operation, &'static str)],
+    pub(super) set: Set,
+    /// The credential, where one is needed.
+    pub(super) token: Option<&'a str>,
+    pub(super) phases: Phases,
+    /// At most so many cases of chance for each operation.
+    pub(super) examples: u64,
+    pub(super) seed: u64,
+}
+
+impl Call<'_> {
+    /// Calls the program on the server at `address` with its reports in `dir`; nothing when it did not end in time.
+    ///
+    /// # Errors
+    /// When it does not start, or `dir` cannot be written.
+    pub(super) async fn run(
+        &self,
+        program: &Path,
+        address: &str,
+        dir: &Path,
+        within: Duration,
+    ) -> Result<Option<ExitStatus>, String> {
+        let wrong = |why: std::io::Error| format!("cannot write into {}: {why}", dir.display());
+        // Given to the child as paths that do not depend on where it runs.
+        let dir = fs::canonicalize(dir).map_err(wrong)?;
+        let config = toml::to_string(&self.config()).map_err(|why| why.to_string())?;
+        fs::write(dir.join(CONFIG), config).map_err(wrong)?;
+        let output = fs::File::create(dir.join(OUTPUT)).map_err(wrong)?;
+        let mut command = Command::new(program);
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("HOME", &dir).env("LC_ALL", "C.UTF-8").env("PYTHONUTF8", "1").current_dir(&dir);
+        command.args(self.arguments(address));
+        command.stdin(Stdio::null()).stdout(output.try_clone().map_err(wrong)?).stderr(output);
+        let mut child = command
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|why| format!("cannot run {}: {why}", program.display()))?;
+        match tokio::time::timeout(within, child.wait()).await {
+            Ok(ended) => ended.map(Some).map_err(|why| format!("schemathesis is lost: {why}")),
+            Err(_) => {
+                // That it ended just now is as well.
+                let _ = child.kill().await;
+                Ok(None)
+            }
+        }
+    }
+
+    fn arguments(&self, address: &str) -> Vec<String> {
+        let phases = match self.phases {
+            Phases::All => "examples,coverage,fuzzing,stateful",
+            Phases::Chance => "fuzzing",
+        };
+        let (seed, checks) = (self.seed.to_string(), CHECKS.join(","));
+        let location = format!("{}/openapi.json", address.trim_end_matches('/'));
+        // One worker: several would make the order of the calls a matter of chance that no seed decides.
+        [
+            "--config-file",
+            CONFIG,
+            "--no-color",
+            "run",
+            &location,
+            "--phases",
+            phases,
+            "--checks",
+            &checks,
+            "--seed",
+            &seed,
+            "--workers",
+            "1",
+            "--continue-on-failure",
+            "--report",
+            "json,ndjson",
+            "--report-json-path",
+            SUMMARY,
+            "--report-ndjson-path",
+            EVENTS,
+        ]
+        .map(str::to_owned)
+        .to_vec()
+    }
+
+    fn config(&self) -> Value {
+        let mut config = json!({
+            "cache": {"enabled": false},
+            // A command that repeats a case needs all of it; what a token opens is gone when the run ends.
+            "output": {"sanitization": {"enabled": false}},
+            "generation": {"database": "none", "max-examples": self.examples},
+            "request-timeout": ANSWER_SECONDS,
+            "max-stream-events": STREAM_EVENTS,
+            "dictionaries": {"agents": {"values": AGENTS}, "stopped": {"values": STOPPED}},
+            "parameters": agent_of("agents"),
+            "operations": self.operations(),
+        });
+        if let Some(token) = self.token {
+            config["headers"] = json!({"Authorization": format!("Bearer {token}")});
+        }
+        config
+    }
+
+    /// What holds for single operations.
+    fn operations(&self) -> Vec<Value> {
+        let mut operations = Vec::new();
+        for (operation, _) in self.excluded {
+            operations.push(only(operation, json!({"enabled": false})));
+        }
+        for operation in self.document.streams() {
+            operations.push(only(operation, json!({"request-timeout": STREAM_SECONDS})));
+        }
+        for (method, path) in SLOW.into_iter().filter(|(method, path)| self.document.has(method, path)) {
+            let mut setting = json!({"request-timeout": SLOW_SECONDS});
+            if self.set == Set::Servers {
+                setting["generation"] = json!({"max-examples": self.examples.min(FEW)});
+            }
+            if path == STOP {
+                setting["parameters"] = agent_of("stopped");
+            }
+            operations.push(only(&Operation::new(method, path), setting));
+        }
+        operations
+    }
+}
+
+/// That the agent in a path is mostly one of this dictionary.
+fn agent_of(dictionary: &str) -> Value {
+    json!({"path.type": {"dictionary": dictionary, "probability": KNOWN_AGENT}})
+}
+
+/// A setting for one operation. By its whole name: with a path and a method it would hold for everything that has the
+/// one or the other.
+fn only(operation: &Operation, mut setting: Value) -> Value {
+    setting["include-name"] = json!(operation.to_string());
+    setting
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document() -> Document {
+        let text = r#"{"paths":{"/logs":{"get":{"responses":{"200":{"content":{"text/event-stream":{}}}}}},
+            "/tokens/{id}":{"delete":{}},"/agents/{type}/start":{"post":{}},"/agents/{type}/stop":{"post":{}}}}"#;
+        Document::read(text).unwrap()
+    }
+
+    fn call<'a>(document: &'a Document, excluded: &'a [(Operation, &'static str)]) -> Call<'a> {
+        let token = Some("aito_secret");
+        Call { document, excluded, set: Set::Servers, token, phases: Phases::All, examples: 40, seed: 9 }
+    }
+
+    #[test]
+    fn the_credential_is_in_the_configuration_and_on_no_command_line() {
+        let document = document();
+        let call = call(&document, &[]);
+        assert!(call.arguments("http://127.0.0.1:1/").iter().all(|argument| !argument.contains("secret")));
+        assert_eq!(call.config()["headers"]["Authorization"], "Bearer aito_secret");
+        let none = Call { token: None, ..call };
+        assert!(none.config().get("headers").is_none());
+    }
+
+    #[test]
+    fn the_command_line_names_address_seed_and_phases() {
+        let document = document();
+        let all = call(&document, &[]);
+        let has = |call: &Call<'_>, pair: [&str; 2]| {
+            call.arguments("http://127.0.0.1:1/").windows(2).any(|found| found == pair)
+        };
+        assert!(has(&all, ["run", "http://127.0.0.1:1/openapi.json"]));
+        assert!(has(&all, ["--seed", "9"]));
+        assert!(has(&all, ["--phases", "examples,coverage,fuzzing,stateful"]));
+        assert!(has(&Call { phases: Phases::Chance, ..all }, ["--phases", "fuzzing"]));
+    }
+
+    #[test]
+    fn the_configuration_is_one_that_toml_can_say() {
+        let (document, excluded) = (document(), [(Operation::new("DELETE", "/tokens/{id}"), "because")]);
+        let text = toml::to_string(&call(&document, &excluded).config()).unwrap();
+        let back: toml::Table = text.parse().unwrap();
+        assert_eq!(back["parameters"]["path.type"]["dictionary"].as_str(), Some("agents"));
+        assert_eq!(back["generation"]["max-examples"].as_integer(), Some(40));
+        let operations = back["operations"].as_array().unwrap();
+        let of =
+            |name: &str| operations.iter().find(|one| one["include-name"].as_str() == Some(name)).unwrap();
+        assert_eq!(of("DELETE /tokens/{id}")["enabled"].as_bool(), Some(false));
+        assert_eq!(of("GET /logs")["request-timeout"].as_integer(), Some(2));
+        let stop = of("POST /agents/{type}/stop");
+        assert_eq!(stop["generation"]["max-examples"].as_integer(), Some(30));
+        assert_eq!(stop["parameters"]["path.type"]["dictionary"].as_str(), Some("stopped"));
+        assert!(of("POST /agents/{type}/start").get("parameters").is_none());
+    }
+}
