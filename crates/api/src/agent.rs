@@ -4,7 +4,7 @@
 //! - Durations are whole seconds unless the field's name says otherwise.
 //! - An [`AgentSpec`] never shows a secret: an environment value that comes from one is shown as the reference.
 
-use crate::Timestamp;
+use crate::{Timestamp, number::whole};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use utoipa::ToSchema;
@@ -110,7 +110,7 @@ pub struct AgentSummary {
     pub id: Uuid,
     /// Its type: `^[a-z][a-z0-9-]{0,31}$`.
     #[serde(rename = "type")]
-    #[schema(examples("ceo"))]
+    #[schema(pattern = "^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$", examples("ceo"))]
     pub agent_type: String,
     /// Its name for humans.
     #[schema(examples("CEO Agent"))]
@@ -147,7 +147,7 @@ pub struct AgentDetail {
     pub id: Uuid,
     /// Its type: `^[a-z][a-z0-9-]{0,31}$`.
     #[serde(rename = "type")]
-    #[schema(examples("ceo"))]
+    #[schema(pattern = "^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$", examples("ceo"))]
     pub agent_type: String,
     /// Its name for humans.
     #[schema(examples("CEO Agent"))]
@@ -238,25 +238,25 @@ pub struct Stopped {
 
 /// Body of `POST /agents/{type}/heartbeat`; a field that is missing or null leaves what was known.
 ///
-/// Values are checked by the server, all at once: `loopCount` 0 or more, `lastLoopAt` RFC 3339, `status` one of
-/// [`Activity`].
+/// Values are checked by the server, all at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HeartbeatRequest {
     /// Loops begun so far; 0 or more.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(minimum = 0)]
+    #[serde(default, deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 0, maximum = 9_223_372_036_854_775_807isize, examples(42))]
     pub loop_count: Option<i64>,
-    /// What the agent works on; an empty text clears it.
+    /// What the agent works on, at most 500 characters without NUL; an empty text clears it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(max_length = 500, pattern = r"^[^\u0000]*$", examples("quarterly report"))]
     pub current_focus: Option<String>,
     /// When the last loop began (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(format = "date-time")]
+    #[schema(format = "date-time", examples("2025-12-20T10:00:00.000Z"))]
     pub last_loop_at: Option<String>,
     /// `idle`, `working` or `blocked`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schema(examples("idle"))]
+    #[schema(value_type = Option<Activity>)]
     pub status: Option<String>,
 }
 
@@ -282,7 +282,7 @@ pub struct HeartbeatAnswer {
 pub struct AgentHealth {
     /// Its type.
     #[serde(rename = "type")]
-    #[schema(examples("ceo"))]
+    #[schema(pattern = "^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$", examples("ceo"))]
     pub agent_type: String,
     /// How it does.
     pub health: HealthState,
@@ -328,7 +328,7 @@ pub struct AgentHealthAnswer {
 pub struct AgentSpec {
     /// Its type.
     #[serde(rename = "type")]
-    #[schema(examples("ceo"))]
+    #[schema(pattern = "^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$", examples("ceo"))]
     pub agent_type: String,
     /// Its name for humans.
     pub name: String,

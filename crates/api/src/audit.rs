@@ -7,6 +7,20 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+/// The words of `outcome`, for the description of the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OutcomeName {
+    /// What was asked for was done.
+    Done,
+    /// It was allowed, and there was nothing to change.
+    Unchanged,
+    /// It was not allowed, or was invalid.
+    Refused,
+    /// The server could not do it.
+    Failed,
+}
+
 /// One attempt.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -15,10 +29,10 @@ pub struct AuditEntry {
     #[schema(value_type = String, format = "uuid")]
     pub id: Uuid,
     /// Its number in the chain, from 1 without holes; null until it is sealed.
-    #[schema(required)]
+    #[schema(required, minimum = 1)]
     pub n: Option<u64>,
     /// SHA-256 over it and everything before it, as 64 hexadecimal digits; null until it is sealed.
-    #[schema(required)]
+    #[schema(required, pattern = "^[0-9a-f]{64}$")]
     pub seal: Option<String>,
     /// When.
     pub at: Timestamp,
@@ -39,12 +53,12 @@ pub struct AuditEntry {
     /// The `X-Request-Id` of the call.
     pub request_id: String,
     /// `done`, `unchanged`, `refused` or `failed`.
-    #[schema(examples("done"))]
+    #[schema(value_type = OutcomeName)]
     pub outcome: String,
     /// More of the outcome; may be empty.
     pub detail: String,
     /// How many like it this entry stands for: refused attempts that come in numbers are told once.
-    #[schema(examples(1))]
+    #[schema(minimum = 1, examples(1))]
     pub times: u64,
 }
 

@@ -8,6 +8,22 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+/// The words of `actionType`, for the description of the interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ActionName {
+    /// It decided or proposed.
+    Decision,
+    /// It worked.
+    Task,
+    /// It told somebody.
+    Communication,
+    /// Something went wrong.
+    Error,
+    /// It thought of something.
+    Idea,
+}
+
 /// One row of history.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -16,9 +32,10 @@ pub struct HistoryEntry {
     #[schema(value_type = String, format = "uuid")]
     pub id: Uuid,
     /// `decision`, `task`, `communication`, `error` or `idea`.
-    #[schema(examples("decision"))]
+    #[schema(value_type = ActionName)]
     pub action_type: String,
     /// What was done, in one line.
+    #[schema(min_length = 1, max_length = 10_000, examples("Approved marketing campaign"))]
     pub summary: String,
     /// When the server stored it.
     pub created_at: Timestamp,
@@ -41,20 +58,28 @@ pub struct HistoryList {
 
 /// Body of `POST /agents/{type}/history`.
 ///
-/// Both documented fields are required; they are optional here so that a missing one is a value fault with a
-/// pointer, reported together with the others.
+/// Values are checked by the server, all at once.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+// Both fields are required; they are optional here so that a missing one is a value fault with a pointer, reported
+// together with the others.
 pub struct NewHistory {
     /// `decision`, `task`, `communication`, `error` or `idea`.
     #[serde(default)]
-    #[schema(value_type = String, required)]
+    #[schema(value_type = ActionName, required)]
     pub action_type: Option<String>,
-    /// What was done, in one line.
+    /// What was done, in one line: 1 to 10,000 characters, not only spaces, no NUL.
     #[serde(default)]
-    #[schema(value_type = String, required)]
+    #[schema(
+        value_type = String,
+        required,
+        min_length = 1,
+        max_length = 10_000,
+        pattern = r"^[^\u0000]*[^\u0000\t-\r \u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000][^\u0000]*$",
+        examples("Approved marketing campaign")
+    )]
     pub summary: Option<String>,
-    /// Anything else worth keeping, as any JSON.
+    /// Anything else worth keeping, as any JSON: at most 65,536 bytes, no NUL in its texts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<serde_json::Value>,
 }

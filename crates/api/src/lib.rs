@@ -16,6 +16,7 @@ mod frame;
 mod health;
 mod history;
 mod log;
+mod number;
 pub mod problem;
 pub mod timestamp;
 mod token;
@@ -25,7 +26,7 @@ pub use agent::{
     AgentStatsAnswer, AgentStatus, AgentSummary, ContainerStatus, DesiredState, EnvValue, HealthState,
     HeartbeatAnswer, HeartbeatRequest, LastExit, Limits, Mount, RestartPolicy, Started, Stopped, Tier,
 };
-pub use audit::{AuditEntry, AuditList};
+pub use audit::{AuditEntry, AuditList, OutcomeName};
 pub use container::{Container, ContainerList};
 pub use event::{Event, EventList};
 pub use frame::{AgentStatusPayload, Frame, ResetPayload, frame_type};
@@ -33,12 +34,12 @@ pub use health::{
     AgentComponent, Check, Component, ComponentStatus, Components, Health, HealthFull, Ready, ReadyChecks,
     SystemStatus,
 };
-pub use history::{HistoryCreated, HistoryEntry, HistoryList, NewHistory};
+pub use history::{ActionName, HistoryCreated, HistoryEntry, HistoryList, NewHistory};
 pub use log::{LogLine, LogList, LogStream};
 pub use problem::{FieldFault, Problem, ProblemKind, slug};
 pub use timestamp::Timestamp;
 pub use token::{
-    Done, NewToken, RoleName, RotateToken, Ticket, TicketCreated, Token, TokenList, TokenSecret,
+    Done, NewToken, RoleName, RotateToken, SeatScope, Ticket, TicketCreated, Token, TokenList, TokenSecret,
 };
 
 #[cfg(test)]
@@ -73,6 +74,10 @@ mod tests {
         assert_eq!(schema::<Timestamp>()["format"], "date-time");
         assert_eq!(schema::<AgentSummary>()["properties"]["id"]["format"], "uuid");
         assert_eq!(schema::<NewHistory>()["properties"]["summary"]["type"], "string");
+        assert_eq!(
+            schema::<ActionName>()["enum"],
+            json!(["decision", "task", "communication", "error", "idea"])
+        );
         assert_eq!(
             schema::<HealthState>()["enum"],
             json!(["ok", "unreachable", "stuck", "crash_loop", "unknown"])

@@ -3,7 +3,7 @@
 //! Invariant: roles and scopes are text here, so that the server can report wrong ones together with all other
 //! faults.
 
-use crate::Timestamp;
+use crate::{Timestamp, number::whole};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -19,10 +19,10 @@ pub struct Token {
     #[schema(examples("dashboard"))]
     pub name: String,
     /// What it may as a whole: of `viewer`, `operator`, `human`, `admin`.
-    #[schema(example = json!(["viewer"]))]
+    #[schema(value_type = Vec<RoleName>, example = json!(["viewer"]))]
     pub roles: Vec<String>,
     /// What it may besides: at most one `seat:<type>`.
-    #[schema(example = json!([]))]
+    #[schema(value_type = Vec<SeatScope>, example = json!([]))]
     pub scopes: Vec<String>,
     /// Who made it: `token:<name>`, `system` or `unauthenticated`.
     #[schema(examples("token:first"))]
@@ -59,9 +59,10 @@ pub struct TokenList {
 
 /// Body of `POST /tokens`.
 ///
-/// `name` is required; it is optional here so that a missing one is a value fault with a pointer.
+/// Values are checked by the server, all at once.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
+// `name` is required; it is optional here so that a missing one is a value fault with a pointer.
 pub struct NewToken {
     /// What it is called: 1 to 64 of letters, digits, space and `._-`; no other token that is good has it.
     #[serde(default)]
@@ -73,7 +74,7 @@ pub struct NewToken {
     pub roles: Vec<String>,
     /// At most one `seat:<type>`; none if absent.
     #[serde(default)]
-    #[schema(max_items = 1, example = json!([]))]
+    #[schema(value_type = Vec<SeatScope>, example = json!([]))]
     pub scopes: Vec<String>,
     /// When it ends by itself (RFC 3339, in the future); never if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -95,12 +96,17 @@ pub enum RoleName {
     Admin,
 }
 
+/// One scope, for the description of the interface: the right to vote as a seat.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(pattern = "^seat:[a-z]([a-z0-9-]{0,30}[a-z0-9])?$", examples("seat:ceo"))]
+pub struct SeatScope(String);
+
 /// Body of `POST /tokens/{id}/rotate`; may be left out.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct RotateToken {
     /// For how many seconds the present secret stays good beside the new one: 0 to 604800; 0 if absent.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "whole", skip_serializing_if = "Option::is_none")]
     #[schema(minimum = 0, maximum = 604_800, examples(300))]
     pub overlap: Option<i64>,
 }

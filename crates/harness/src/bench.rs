@@ -7,6 +7,7 @@
 mod bare;
 mod container_start;
 mod fanout;
+mod flood;
 mod heartbeat;
 mod load;
 mod machine;
@@ -39,13 +40,15 @@ use servers::Lazy;
 use crate::wait;
 
 /// Every scenario, in the order in which they run. What is added here is listed, run and reported.
-const ALL: [&About; 11] = [
+const ALL: [&About; 13] = [
     &reads::AGENTS,
     &reads::EVENTS,
     &writes::DURABLE_WRITE,
     &start::AGENT_START,
     &fanout::WS_FANOUT,
     &heartbeat::HEARTBEAT,
+    &flood::ADDRESS,
+    &flood::AGENT,
     &container_start::CONTAINER_START,
     &pg_reads::AGENTS,
     &pg_reads::EVENTS,

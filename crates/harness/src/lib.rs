@@ -8,7 +8,9 @@
 
 pub mod api_fuzz;
 pub mod bench;
+pub mod canaries;
 pub mod chaos;
+pub mod database;
 pub mod engine;
 pub mod image;
 pub mod processes;

@@ -181,8 +181,10 @@ pub fn document() -> Result<String, serde_json::Error> {
 }
 
 /// This description, as JSON.
+///
+/// It is made from the code that serves the interface; `/docs/` shows it as a page.
 #[utoipa::path(
-    get, path = "/openapi.json", tag = "openapi",
+    get, path = "/openapi.json", tag = "openapi", operation_id = "getDescription",
     responses((status = 200, description = "OpenAPI 3.1", body = Object, content_type = "application/json"))
 )]
 pub(crate) async fn serve() -> Result<HttpResponse, ApiError> {

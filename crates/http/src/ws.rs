@@ -36,19 +36,17 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 /// How many events are taken at once.
 const BATCH: usize = 64;
 
-/// Opens a stream of frames.
+/// Opens a stream of frames (RFC 6455).
+///
+/// First the present status of every agent, then what happens; with `since` first what was missed. Each message is one `Frame`.
 #[utoipa::path(
-    get, path = "/ws", tag = "events",
+    get, path = "/ws", tag = "events", operation_id = "openSocket",
     params(
-        ("types" = Option<String>, Query, description = "Only these kinds of frame, separated by commas: agent_status, decision_vote, worker_log, event"),
-        ("since" = Option<String>, Query, description = "Begin after this position"),
-        ("ticket" = Option<String>, Query, description = "In place of a credential, for browsers: of `POST /ws/tickets`, good once"),
+        ("types" = Option<String>, Query, description = "Only these kinds of frame, separated by commas", pattern = "^(agent_status|decision_vote|worker_log|event)(,(agent_status|decision_vote|worker_log|event))*$", example = "agent_status,event"),
+        ("since" = Option<String>, Query, description = "Begin after this position", pattern = "^[a-z0-9]{4,16}-[0-9]{1,19}$"),
+        ("ticket" = Option<String>, Query, description = "In place of a credential, for browsers: of `POST /ws/tickets`, good once", min_length = 1),
     ),
-    responses(
-        (status = 101, description = "Frames follow"),
-        (status = 422, description = "Invalid query", body = api::Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is away", body = api::Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 101, description = "Frames follow"))
 )]
 pub(crate) async fn open(
     state: web::Data<AppState>,

@@ -1,1 +1,593 @@
-//! (being written)
+//! Who may do what: every operation of the API, asked by everybody.
+//!
+//! Invariants: the tables below are written from the HTTP contract (sections Roles and Conventions), not from the
+//! code; an operation without a row fails, and so does a row without an operation; a refusal has no effect.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aito_api::ProblemKind;
+use aito_client::{Client, Endpoint, Options, RawAnswer};
+use aito_harness::{Sandbox, Server, Set, wait};
+use serde_json::{Value, json};
+
+use crate::{SOON, as_agent, get, post, refused, sandbox};
+
+/// An operation, who may do it, and what it then answers.
+///
+/// Who: `public` everybody, `any` every credential, the roles by their names, `own` an agent for itself, `agent` every
+/// agent. `seat` and `self` are the holder of the seat and the agent that stand in a body: nobody yet, since nothing
+/// reads a body before its path is served.
+type Row = (&'static str, &'static str, &'static str, u16);
+
+const SERVED: &[Row] = &[
+    ("GET", "/health", "public", 200),
+    ("GET", "/ready", "public", 200),
+    ("GET", "/openapi.json", "public", 200),
+    ("GET", "/health/full", "viewer operator human", 200),
+    ("GET", "/metrics", "viewer operator human", 200),
+    ("GET", "/agents", "viewer operator human", 200),
+    ("GET", "/agents/{type}", "viewer operator human", 200),
+    ("GET", "/agents/{type}/health", "viewer operator human", 200),
+    ("GET", "/agents/{type}/spec", "viewer operator human", 200),
+    ("GET", "/agents/{type}/events", "viewer operator human", 200),
+    ("GET", "/agents/{type}/logs", "viewer operator human", 200),
+    ("GET", "/agents/{type}/stats", "viewer operator human", 200),
+    ("GET", "/agents/{type}/history", "viewer operator human own", 200),
+    ("POST", "/agents/{type}/history", "own", 201),
+    ("POST", "/agents/{type}/heartbeat", "own", 200),
+    ("POST", "/agents/{type}/start", "operator", 200),
+    ("POST", "/agents/{type}/restart", "operator", 200),
+    ("POST", "/agents/{type}/stop", "operator", 200),
+    ("GET", "/containers", "viewer operator human", 200),
+    ("GET", "/events", "viewer operator human", 200),
+    ("GET", "/ws", "viewer operator human agent", 101),
+    ("POST", "/ws/tickets", "any", 201),
+    ("GET", "/tokens", "admin", 200),
+    ("POST", "/tokens", "admin", 201),
+    ("POST", "/tokens/{id}/rotate", "admin", 200),
+    ("DELETE", "/tokens/{id}", "admin", 200),
+    ("GET", "/audit", "admin", 200),
+];
+
+/// What the contract has and the description not yet: 501 for who may.
+const LATER: &[Row] = &[
+    ("GET", "/agents/{type}/state", "viewer operator human own", 501),
+    ("PUT", "/agents/{type}/state/{key}", "own", 501),
+    ("POST", "/agents/{type}/message", "operator agent", 501),
+    ("GET", "/agents/{type}/mailbox", "viewer operator human own", 501),
+    ("POST", "/agents/{type}/mailbox/{id}/ack", "own", 501),
+    ("GET", "/agents/{type}/usage", "viewer operator human", 501),
+    ("POST", "/agents/{type}/think", "own", 501),
+    ("POST", "/broadcast", "operator", 501),
+    ("GET", "/fleet", "viewer operator human", 501),
+    ("POST", "/fleet/stop", "admin", 501),
+    ("POST", "/fleet/resume", "admin", 501),
+    ("GET", "/events/stream", "viewer operator human", 501),
+    ("GET", "/decisions", "viewer operator human agent", 501),
+    ("GET", "/decisions/pending", "viewer operator human agent", 501),
+    ("GET", "/decisions/escalated", "viewer operator human agent", 501),
+    ("POST", "/decisions", "operator human agent", 501),
+    ("GET", "/decisions/{id}", "viewer operator human agent", 501),
+    ("GET", "/decisions/{id}/timeline", "viewer operator human agent", 501),
+    ("POST", "/decisions/{id}/vote", "seat self", 501),
+    ("POST", "/decisions/{id}/opinions", "self", 501),
+    ("POST", "/decisions/{id}/escalate", "operator human agent", 501),
+    ("POST", "/decisions/{id}/resolve", "human", 501),
+    // Who proposed may; which of them did is the call's own to know.
+    ("POST", "/decisions/{id}/withdraw", "operator human agent", 501),
+    ("POST", "/decisions/{id}/tier", "operator human agent", 501),
+    ("GET", "/escalations", "viewer operator human", 501),
+    ("GET", "/tasks", "viewer operator human agent", 501),
+    ("POST", "/tasks", "operator agent", 501),
+    ("GET", "/tasks/{id}", "viewer operator human agent", 501),
+    ("PATCH", "/tasks/{id}", "operator", 501),
+    ("POST", "/tasks/claim", "self", 501),
+    ("POST", "/tasks/{id}/complete", "operator agent", 501),
+    ("POST", "/tasks/{id}/fail", "operator agent", 501),
+    ("POST", "/tasks/{id}/cancel", "operator agent", 501),
+    ("GET", "/domains/whitelist", "viewer operator human", 501),
+    ("POST", "/domains/whitelist", "operator", 501),
+    ("DELETE", "/domains/{domain}", "operator", 501),
+    ("GET", "/domains/approval-requests", "viewer operator human", 501),
+    ("POST", "/domains/approval-requests", "operator agent", 501),
+    ("POST", "/domains/approval-requests/{id}/approve", "operator human", 501),
+    ("POST", "/domains/approval-requests/{id}/reject", "operator human", 501),
+    ("GET", "/domains/check", "viewer operator human agent", 501),
+    ("GET", "/settings", "viewer operator human", 501),
+    ("GET", "/settings/schema", "viewer operator human", 501),
+    ("POST", "/settings/queue/{key}", "operator", 501),
+    ("POST", "/settings/governance/{key}", "human", 501),
+    ("POST", "/benchmark/run", "operator", 501),
+    ("GET", "/benchmark/runs", "viewer operator human", 501),
+    ("GET", "/benchmark/runs/{runId}", "viewer operator human", 501),
+    ("DELETE", "/benchmark/runs/{runId}", "operator", 501),
+    ("GET", "/scheduler/jobs", "viewer operator human", 501),
+    ("PUT", "/scheduler/jobs", "operator", 501),
+    ("POST", "/scheduler/jobs", "operator", 501),
+    ("POST", "/scheduler/jobs/{id}/pause", "operator", 501),
+    ("POST", "/scheduler/jobs/{id}/resume", "operator", 501),
+    ("POST", "/scheduler/jobs/{id}/run", "operator", 501),
+    ("GET", "/scheduler/jobs/{id}/runs", "viewer operator human", 501),
+    ("GET", "/workers", "viewer operator human", 501),
+    ("GET", "/dead-letters", "viewer operator human", 501),
+    ("POST", "/dead-letters/{id}/replay", "operator", 501),
+    ("GET", "/knowledge/search", "viewer operator human agent", 501),
+    ("POST", "/knowledge", "operator agent", 501),
+    ("GET", "/backlog/report", "viewer operator human", 501),
+    ("GET", "/n/{secret}", "public", 501),
+    ("POST", "/n/{secret}", "public", 501),
+];
+
+/// Requests with a body: one that is wrong in every value, with the places of its faults, and one of a wrong type.
+const BODIES: &[(&str, &str, &str, &[&str], &str)] = &[
+    (
+        "POST",
+        "/agents/{type}/heartbeat",
+        r#"{"loopCount":-1,"currentFocus":"a\u0000","lastLoopAt":"noon","status":"dancing"}"#,
+        &["/currentFocus", "/lastLoopAt", "/loopCount", "/status"],
+        r#"{"loopCount":"many"}"#,
+    ),
+    (
+        "POST",
+        "/agents/{type}/history",
+        r#"{"actionType":"dance","summary":" ","details":["\u0000"]}"#,
+        &["/actionType", "/details", "/summary"],
+        r#"{"summary":1}"#,
+    ),
+    (
+        "POST",
+        "/tokens",
+        r#"{"name":" x","roles":["viewer","root"],"scopes":["seat:xyz","all"],"expiresAt":"2001-01-01T00:00:00Z"}"#,
+        &["/expiresAt", "/name", "/roles/1", "/scopes/0", "/scopes/1"],
+        r#"{"roles":"viewer"}"#,
+    ),
+    ("POST", "/tokens/{id}/rotate", r#"{"overlap":604801}"#, &["/overlap"], r#"{"overlap":"long"}"#),
+];
+
+/// Queries that are wrong in every parameter that has a form, with the places of their faults.
+const QUERIES: &[(&str, &str, &[&str])] = &[
+    ("/ready", "scope=half", &["?scope"]),
+    ("/agents", "status=odd&limit=0&cursor=..", &["?cursor", "?limit", "?status"]),
+    ("/agents/{type}/events", "limit=501&cursor=x", &["?cursor", "?limit"]),
+    ("/agents/{type}/history", "limit=501&cursor=x", &["?cursor", "?limit"]),
+    (
+        "/agents/{type}/logs",
+        "tail=5001&since=noon&follow=1&previous=no",
+        &["?follow", "?previous", "?since", "?tail"],
+    ),
+    ("/containers", "limit=-1&cursor=x", &["?cursor", "?limit"]),
+    ("/events", "limit=many&type=Odd&cursor=x", &["?cursor", "?limit", "?type"]),
+    // Actor and operation are any text: what nobody did has no entries.
+    ("/audit", "limit=0&cursor=x&outcome=good&actor=x&operation=x", &["?cursor", "?limit", "?outcome"]),
+    ("/tokens", "limit=0&cursor=x", &["?cursor", "?limit"]),
+    ("/ws", "types=odd&since=odd&ticket=odd", &["?since", "?types"]),
+];
+
+const ID: &str = "018f0000-0000-7000-8000-000000000000";
+const TYPES: [&str; 2] = ["ceo", "cmo"];
+
+pub(crate) async fn every_operation_is_for_those_whom_the_contract_names(set: Set) {
+    let mut sandbox = sandbox(set);
+    sandbox.no_auth = false;
+    configure(&sandbox);
+    let server = sandbox.start().await;
+    let company = Company::founded(&sandbox, &server).await;
+    assert_complete(&get(&server.client(), "/openapi.json").await.json().unwrap());
+    let tokens_before = company.tokens().await;
+    for row in SERVED.iter().chain(LATER) {
+        for caller in &company.callers {
+            for object in objects(row, caller) {
+                company.ask(row, caller, object).await;
+            }
+        }
+    }
+    // What was refused had no effect: the token that all of it was aimed at is as it was, and each that is new was
+    // made by one who may.
+    let victim = server.client_with(&company.victim.secret);
+    assert_eq!(get(&victim, "/agents").await.status, 200);
+    let mine = |tokens: &BTreeMap<String, Value>| tokens[&company.victim.id]["etag"].clone();
+    let tokens = company.tokens().await;
+    assert_eq!(mine(&tokens), mine(&tokens_before));
+    let by_test = |tokens: &BTreeMap<String, Value>| {
+        tokens.values().filter(|token| token["createdBy"] == "token:first").count()
+    };
+    // Two callers may make, rotate and end tokens: the admin and the first token, who made each for those to come.
+    let made_by_admin = tokens.values().filter(|token| token["createdBy"] == "token:admin").count();
+    assert_eq!((made_by_admin, by_test(&tokens) - by_test(&tokens_before)), (1, 5));
+    for agent in TYPES {
+        let found = get(&victim, &format!("/agents/{agent}")).await.json().unwrap();
+        assert_eq!(found["incarnation"], if agent == "ceo" { 2 } else { 1 }, "{found}");
+        let history = get(&victim, &format!("/agents/{agent}/history")).await.json().unwrap();
+        assert_eq!(history["history"].as_array().unwrap().len(), 1, "only its own: {history}");
+    }
+}
+
+pub(crate) async fn the_page_of_the_description_is_everybodys(set: Set) {
+    let mut sandbox = sandbox(set);
+    sandbox.no_auth = false;
+    let server = sandbox.start().await;
+    for client in [server.client(), nobody(&sandbox)] {
+        let page = get(&client, "/docs/").await;
+        assert_eq!(page.status, 200);
+        assert!(page.header("content-type").unwrap().starts_with("text/html"));
+        refused(&get(&client, "/docs/nowhere").await, 404);
+    }
+}
+
+pub(crate) async fn every_operation_refuses_what_is_wrong_as_documented(set: Set) {
+    let sandbox = sandbox(set);
+    configure(&sandbox);
+    let server = sandbox.start().await;
+    let client = server.client();
+    client.start("ceo").await.unwrap();
+    let document = get(&client, "/openapi.json").await.json().unwrap();
+    assert_complete(&document);
+    other_methods_are_405(&client).await;
+    unknown_objects_are_404(&client).await;
+    wrong_bodies_say_where(&client, &document).await;
+    wrong_queries_say_where(&client, &document).await;
+    for (method, path, ..) in LATER {
+        let answer = client.raw(method, &path_of(path, "ceo", "dec-123"), &[], None).await.unwrap();
+        refused(&answer, 501);
+    }
+    let events = get(&client, "/events?type=token_created").await.json().unwrap();
+    assert_eq!(get(&client, "/tokens").await.json().unwrap()["tokens"].as_array().unwrap().len(), 1);
+    assert_eq!(events["events"].as_array().unwrap().len(), 1, "the first only: {events}");
+    assert_eq!(get(&client, "/agents/ceo/history").await.json().unwrap()["history"], json!([]));
+    assert_eq!(client.agent("ceo").await.unwrap().last_heartbeat, None);
+}
+
+/// By method and path, what the description has.
+fn described(document: &Value) -> BTreeMap<(String, String), Value> {
+    let paths = document["paths"].as_object().unwrap();
+    let operations = paths.iter().flat_map(|(path, item)| {
+        let item = item.as_object().unwrap();
+        item.iter().map(move |(method, it)| ((method.to_uppercase(), path.clone()), it.clone()))
+    });
+    operations.collect()
+}
+
+fn assert_complete(document: &Value) {
+    let owned = |rows: &[Row]| rows.iter().map(|row| (row.0.to_owned(), row.1.to_owned())).collect();
+    let rows: BTreeSet<(String, String)> = owned(SERVED);
+    let described: BTreeSet<_> = described(document).into_keys().collect();
+    assert_eq!(rows, described, "the table and the description");
+    let later: BTreeSet<(String, String)> = owned(LATER);
+    assert_eq!(later.intersection(&described).next(), None, "served already");
+    assert_eq!((rows.len(), later.len()), (SERVED.len(), LATER.len()), "a row twice");
+}
+
+async fn other_methods_are_405(client: &Client) {
+    let mut known: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+    for (method, path, ..) in SERVED.iter().chain(LATER) {
+        let methods = known.entry(path).or_default();
+        methods.insert(method);
+        if *method == "GET" {
+            methods.insert("HEAD");
+        }
+    }
+    for (path, methods) in known {
+        let at = path_of(path, "ceo", ID);
+        let allow = |answer: &RawAnswer| -> BTreeSet<String> {
+            answer.header("allow").unwrap_or_default().split(", ").map(str::to_owned).collect()
+        };
+        let wanted: BTreeSet<String> = methods.iter().map(|method| (*method).to_owned()).collect();
+        for other in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"] {
+            if methods.contains(other) {
+                continue;
+            }
+            let answer = client.raw(other, &at, &[], None).await.unwrap();
+            assert_eq!((answer.status, allow(&answer)), (405, wanted.clone()), "{other} {path}");
+            if other != "HEAD" {
+                refused(&answer, 405);
+            }
+        }
+        let answer = client.raw("OPTIONS", &at, &[], None).await.unwrap();
+        assert_eq!((answer.status, allow(&answer)), (204, wanted), "OPTIONS {path}");
+    }
+}
+
+async fn unknown_objects_are_404(client: &Client) {
+    for row in SERVED {
+        let (method, path, ..) = row;
+        for unknown in [ID, "xyz", "CEO", "dec-123", "1", "%00", "a%20b", "..%2fceo"] {
+            if path.contains('{') {
+                let at = path_of(path, unknown, unknown);
+                let answer = send(client, row, &at, "unknown").await;
+                refused(&answer, 404);
+            }
+        }
+        let below = format!("{}/no/where", path_of(path, "ceo", ID));
+        refused(&client.raw(method, &below, &[], None).await.unwrap(), 404);
+    }
+}
+
+async fn wrong_bodies_say_where(client: &Client, document: &Value) {
+    let with_body = described(document).into_iter().filter(|(_, it)| it.get("requestBody").is_some());
+    let with_body: BTreeSet<_> = with_body.map(|(at, _)| at).collect();
+    let rows: BTreeSet<_> = BODIES.iter().map(|row| (row.0.to_owned(), row.1.to_owned())).collect();
+    assert_eq!(rows, with_body, "the bodies and the description");
+    let token = get(client, "/tokens").await.json().unwrap()["tokens"][0]["id"].clone();
+    for (method, path, invalid, pointers, mistyped) in BODIES {
+        let at = path_of(path, "ceo", token.as_str().unwrap());
+        let send = async |kind: &str, body: &str| {
+            client.raw(method, &at, &[("content-type", kind)], Some(body.into())).await.unwrap()
+        };
+        for garbage in ["{", "x", "{} {}", "\u{0}", "{'a':1}", "{\"a\":\"\u{1}\"}"] {
+            refused(&send("application/json", garbage).await, 400);
+        }
+        for kind in ["text/plain", "application/x-www-form-urlencoded", "application/xml", ""] {
+            refused(&send(kind, "{}").await, 415);
+        }
+        let mut found = refused(&send("application/json", invalid).await, 422);
+        found.sort();
+        assert_eq!(found, *pointers, "{path} {invalid}");
+        let mistyped_at = refused(&send("application/json; charset=utf-8", mistyped).await, 422);
+        assert_eq!(mistyped_at.len(), 1, "the first that was met: {path} {mistyped_at:?}");
+        assert_eq!(refused(&send("application/json", "[]").await, 422), [""], "{path}");
+        refused(&send("application/json", &format!("\"{}\"", "x".repeat(1 << 20))).await, 413);
+    }
+}
+
+async fn wrong_queries_say_where(client: &Client, document: &Value) {
+    let mut with_query = BTreeSet::new();
+    for ((_, path), operation) in described(document) {
+        for parameter in operation["parameters"].as_array().into_iter().flatten() {
+            if parameter["in"] == "query" {
+                let name = parameter["name"].as_str().unwrap();
+                let row = QUERIES.iter().find(|row| row.0 == path);
+                let query = row.unwrap_or_else(|| panic!("no row for the query of {path}")).1;
+                assert!(query.split('&').any(|pair| pair.starts_with(&format!("{name}="))), "{path} {name}");
+                with_query.insert(path.clone());
+            }
+        }
+    }
+    assert_eq!(with_query, QUERIES.iter().map(|row| row.0.to_owned()).collect());
+    for (path, query, pointers) in QUERIES {
+        let at = format!("{}?{query}", path_of(path, "ceo", ID));
+        let mut found = refused(&get(client, &at).await, 422);
+        found.sort();
+        assert_eq!(found, *pointers, "{at}");
+    }
+}
+
+/// Two agents that hand their credentials out, and one to be started and stopped.
+fn configure(sandbox: &Sandbox) {
+    let to = sandbox.root().display();
+    let mut text =
+        "[agents.cto]\ngrace = 1\ncommand = [\"/bin/sh\", \"-c\", \"exec sleep 1000\"]\n".to_owned();
+    for agent in TYPES {
+        let file = format!("{to}/{agent}-");
+        text += &format!(
+            "[agents.{agent}]\ngrace = 1\ncommand = [\"/bin/sh\", \"-c\", '''cp \"$AGENT_CREDENTIAL_FILE\" {file}new; \
+             mv {file}new {file}$AGENT_INCARNATION; exec sleep 1000''']\n"
+        );
+    }
+    sandbox.configure(&text);
+}
+
+async fn credential(sandbox: &Sandbox, agent: &str, incarnation: u64) -> String {
+    let file = sandbox.root().join(format!("{agent}-{incarnation}"));
+    wait::until("the credential", SOON, async || std::fs::read_to_string(&file).ok()).await.trim().to_owned()
+}
+
+fn nobody(sandbox: &Sandbox) -> Client {
+    Client::new(Endpoint::unix(sandbox.socket()), Options::default()).unwrap()
+}
+
+/// What a caller shows.
+enum Shows {
+    Nothing,
+    /// What is nobody's, or nobody's any more.
+    Wrong(ProblemKind),
+    /// A token that holds these roles and scopes.
+    Token(&'static [&'static str]),
+    /// The present credential of an agent.
+    Agent(&'static str),
+}
+
+struct Caller {
+    name: &'static str,
+    shows: Shows,
+    client: Client,
+}
+
+struct Made {
+    id: String,
+    secret: String,
+}
+
+/// A server with everybody who could call it.
+struct Company {
+    callers: Vec<Caller>,
+    first: Client,
+    /// The token at which everything is aimed that must be refused.
+    victim: Made,
+}
+
+impl Company {
+    async fn founded(sandbox: &Sandbox, server: &Server) -> Self {
+        let first = server.client_with(&sandbox.first_token());
+        let mut callers = Vec::new();
+        let mut add = |name, shows, client| callers.push(Caller { name, shows, client });
+        for (name, holds) in [
+            ("viewer", &["viewer"][..]),
+            ("operator", &["operator"]),
+            ("human", &["human"]),
+            ("admin", &["admin"]),
+            ("nothing", &[]),
+            ("seat-ceo", &["seat:ceo"]),
+            ("seat-dao", &["seat:dao"]),
+            ("viewer-and-seat", &["viewer", "seat:ceo"]),
+        ] {
+            let made = make(&first, name, holds, None).await;
+            add(name, Shows::Token(holds), server.client_with(&made.secret));
+        }
+        add("first", Shows::Token(&["admin", "operator", "human"]), first.clone());
+        add("nobody", Shows::Nothing, server.client());
+        add("nobody at the agents' socket", Shows::Nothing, nobody(sandbox));
+
+        let wrong = || Shows::Wrong(ProblemKind::Unauthorized);
+        let victim = make(&first, "victim", &["viewer"], None).await;
+        add("garbage", wrong(), server.client_with("nonsense"));
+        let last = if victim.secret.ends_with('A') { "E" } else { "A" };
+        let changed = format!("{}{last}", &victim.secret[..victim.secret.len() - 1]);
+        add("another secret", wrong(), server.client_with(&changed));
+        let revoked = make(&first, "revoked", &["admin", "operator", "human"], None).await;
+        let path = format!("/tokens/{}", revoked.id);
+        assert_eq!(first.raw("DELETE", &path, &[], None).await.unwrap().status, 200);
+        add("revoked", wrong(), server.client_with(&revoked.secret));
+        let soon = aito_domain::time::millis(wait::wall_millis() + 1500);
+        let soon = aito_api::timestamp::to_string(&soon);
+        let expired = make(&first, "expired", &["admin", "operator", "human"], Some(&soon)).await;
+        add("expired", wrong(), server.client_with(&expired.secret));
+
+        for agent in TYPES {
+            first.start(agent).await.unwrap();
+        }
+        let past = credential(sandbox, "ceo", 1).await;
+        first.restart("ceo").await.unwrap();
+        add("past incarnation", Shows::Wrong(ProblemKind::PastIncarnation), as_agent(sandbox, &past));
+        add("ceo", Shows::Agent("ceo"), as_agent(sandbox, &credential(sandbox, "ceo", 2).await));
+        add("cmo", Shows::Agent("cmo"), as_agent(sandbox, &credential(sandbox, "cmo", 1).await));
+        for ended in [&expired.secret, &revoked.secret] {
+            let client = server.client_with(ended);
+            wait::until("a token's end", SOON, async || {
+                (get(&client, "/agents").await.status == 401).then_some(())
+            })
+            .await;
+        }
+        Self { callers, first, victim }
+    }
+
+    async fn tokens(&self) -> BTreeMap<String, Value> {
+        let listed = get(&self.first, "/tokens?limit=500").await.json().unwrap();
+        let listed = listed["tokens"].as_array().unwrap().clone();
+        listed.into_iter().map(|token| (token["id"].as_str().unwrap().to_owned(), token)).collect()
+    }
+
+    /// One call, and its answer held against the table.
+    async fn ask(&self, row: &Row, caller: &Caller, agent: &str) {
+        let (method, path, _, done) = *row;
+        let denial = denial(row, caller, agent);
+        let id = match (&denial, path.starts_with("/tokens/{id}")) {
+            (None, true) => make(&self.first, &format!("for-{}-{method}", caller.name), &[], None).await.id,
+            _ => self.victim.id.clone(),
+        };
+        let at = path_of(path, agent, &id);
+        let answer = send(&caller.client, row, &at, caller.name).await;
+        let what = format!("{method} {at} by {}", caller.name);
+        for header in ["x-request-id", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"] {
+            assert!(answer.header(header).is_some(), "{what}: {header} is missing");
+        }
+        let status = denial.as_ref().map_or(done, |(kind, _)| kind.status());
+        let said = String::from_utf8_lossy(&answer.body);
+        assert_eq!(answer.status, status, "{what}: {said}");
+        if let Some((kind, missing)) = denial {
+            refused(&answer, status);
+            let body: Value = answer.json().unwrap();
+            assert_eq!((&body["type"], &body["instance"]), (&json!(kind.type_uri()), &json!(at)), "{what}");
+            if status == 401 {
+                assert_eq!(answer.header("www-authenticate"), Some("Bearer"), "{what}");
+            }
+            assert_eq!(named(&body), missing, "{what}: {body}");
+        }
+        // Asking for the head of an answer is asking for the answer.
+        if method == "GET" && path != "/ws" {
+            let head = caller.client.raw("HEAD", &at, &[], None).await.unwrap();
+            assert_eq!((head.status, head.body.len()), (status, 0), "HEAD {what}");
+        }
+    }
+}
+
+/// The agents that a row is tried on: for an agent itself and another, for who starts and stops one that nobody else
+/// needs.
+fn objects(row: &Row, caller: &Caller) -> Vec<&'static str> {
+    match (row.1, &caller.shows) {
+        (path, _) if !path.contains("{type}") => vec!["ceo"],
+        (_, Shows::Agent(_)) => TYPES.to_vec(),
+        (path, _) if ["/start", "/stop", "/restart"].iter().any(|end| path.ends_with(end)) => vec!["cto"],
+        _ => vec!["ceo"],
+    }
+}
+
+/// How the contract denies it, and what must be named as missing; `None`: the caller may.
+fn denial(row: &Row, caller: &Caller, agent: &str) -> Option<(ProblemKind, BTreeSet<String>)> {
+    let may: Vec<&str> = row.2.split(' ').collect();
+    let own = may.contains(&"own");
+    match &caller.shows {
+        Shows::Wrong(kind) => return Some((*kind, BTreeSet::new())),
+        _ if may.contains(&"public") => return None,
+        Shows::Nothing => return Some((ProblemKind::Unauthorized, BTreeSet::new())),
+        _ if may.contains(&"any") => return None,
+        Shows::Token(holds) if holds.iter().any(|held| may.contains(held)) => return None,
+        Shows::Agent(_) if may.contains(&"agent") => return None,
+        Shows::Agent(itself) if own && *itself == agent => return None,
+        Shows::Agent(itself) if own => {
+            return Some((
+                ProblemKind::Forbidden,
+                [format!("agent {itself}"), format!("for {agent}")].into(),
+            ));
+        }
+        Shows::Token(_) | Shows::Agent(_) => {}
+    }
+    let roles = may.iter().filter(|word| ["viewer", "operator", "human", "admin"].contains(*word));
+    let mut missing: BTreeSet<String> = roles.map(|role| format!("the role {role}")).collect();
+    if may.contains(&"seat") {
+        missing.insert("the scope seat:<type>".to_owned());
+    }
+    if missing.is_empty() {
+        missing.insert("the credential of the agent itself".to_owned());
+    }
+    Some((ProblemKind::Forbidden, missing))
+}
+
+/// What a refusal names: the scopes of which one would do, which its text repeats, or whose the object is.
+fn named(body: &Value) -> BTreeSet<String> {
+    let detail = body["detail"].as_str().unwrap();
+    if let Some(scope) = body["scope"].as_str() {
+        assert!(detail.contains(scope), "{body}");
+        return scope.split(" or ").map(str::to_owned).collect();
+    }
+    // `agent ceo may do this for itself only, not for cmo`
+    let Some((who, whose)) = detail.split_once(" may do this for itself only, not ") else {
+        return BTreeSet::new();
+    };
+    [who.to_owned(), whose.to_owned()].into()
+}
+
+async fn make(first: &Client, name: &str, holds: &[&str], expires_at: Option<&str>) -> Made {
+    let (scopes, roles): (Vec<_>, Vec<_>) = holds.iter().partition(|held| held.starts_with("seat:"));
+    let wish = json!({"name": name, "roles": roles, "scopes": scopes, "expiresAt": expires_at});
+    let answer = post(first, "/tokens", &wish.to_string()).await;
+    assert_eq!(answer.status, 201, "{}", String::from_utf8_lossy(&answer.body));
+    let body: Value = answer.json().unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    Made { id: text(&body["token"]["id"]), secret: text(&body["secret"]) }
+}
+
+fn path_of(path: &str, agent: &str, id: &str) -> String {
+    let path = path.replace("{type}", agent).replace("{id}", id).replace("{runId}", id);
+    path.replace("{key}", "delay_high").replace("{domain}", "example.com").replace("{secret}", "s3cret")
+}
+
+/// The call of a row as one who may would make it.
+async fn send(client: &Client, row: &Row, at: &str, who: &str) -> RawAnswer {
+    let json = [("content-type", "application/json")];
+    let handshake = [
+        ("connection", "upgrade"),
+        ("upgrade", "websocket"),
+        ("sec-websocket-version", "13"),
+        ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+    ];
+    let (headers, body) = match (row.0, row.1) {
+        ("POST", "/agents/{type}/heartbeat") => (&json[..], Some("{}".to_owned())),
+        ("POST", "/agents/{type}/history") => {
+            (&json[..], Some(json!({"actionType": "idea", "summary": "s"}).to_string()))
+        }
+        ("POST", "/tokens") => (&json[..], Some(json!({"name": format!("by {who}")}).to_string())),
+        ("GET", "/ws") => (&handshake[..], None),
+        _ => (&[][..], None),
+    };
+    client.raw(row.0, at, headers, body.map(String::into_bytes)).await.unwrap()
+}

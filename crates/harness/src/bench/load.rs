@@ -57,6 +57,12 @@ impl Request {
         Self(format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAccept: */*\r\n\r\n").into_bytes().into())
     }
 
+    /// With a credential.
+    pub(crate) fn get_as(path: &str, token: &str) -> Self {
+        let text = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer {token}\r\n\r\n");
+        Self(text.into_bytes().into())
+    }
+
     /// With a JSON body and, where there is one, a credential.
     pub(crate) fn post(path: &str, body: &str, token: Option<&str>) -> Self {
         let token = token.map(|token| format!("Authorization: Bearer {token}\r\n")).unwrap_or_default();
@@ -177,14 +183,27 @@ impl Connection {
         Ok(self.buffer.drain(..length).collect())
     }
 
+    /// Sends a request and gives the status of the whole answer, whatever it is.
+    pub(crate) async fn status(&mut self, request: &Request) -> Result<u16, String> {
+        let (head, length) = self.received(request).await?;
+        self.buffer.drain(..length);
+        head.status.ok_or_else(|| "an answer without a status".to_owned())
+    }
+
     /// The length of the answer that then stands at the beginning of the buffer.
     async fn exchange(&mut self, request: &Request) -> Result<usize, String> {
+        let (head, whole) = self.received(request).await?;
+        accepted(head.status, &self.buffer[..whole]).map(|()| whole)
+    }
+
+    /// The head and the length of the answer that then stands at the beginning of the buffer.
+    async fn received(&mut self, request: &Request) -> Result<(Head, usize), String> {
         self.wire.write_all(&request.0).await.map_err(|why| format!("cannot send: {why}"))?;
         loop {
             if let Some(head) = Head::of(&self.buffer)? {
                 let whole = head.length + head.body;
                 if self.buffer.len() >= whole {
-                    return accepted(head.status, &self.buffer[..whole]).map(|()| whole);
+                    return Ok((head, whole));
                 }
             }
             match self.wire.read_buf(&mut self.buffer).await {

@@ -31,15 +31,17 @@ const MAX_TAIL: u32 = 5000;
 /// How often a followed log that is silent says that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
-/// Every agent.
+/// Every agent, those of the first start in their documented order, then the others by type.
+///
+/// What they are, not what they do: `GET /agents/{type}` tells more of one.
 #[utoipa::path(
-    get, path = "/agents", tag = "agents",
-    params(("status" = Option<String>, Query, description = "inactive, starting, active, stopping or error")),
-    responses(
-        (status = 200, description = "Agents", body = api::AgentList),
-        (status = 422, description = "Invalid query", body = api::Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is away", body = api::Problem, content_type = "application/problem+json"),
-    )
+    get, path = "/agents", tag = "agents", operation_id = "listAgents",
+    params(
+        ("status" = Option<String>, Query, description = "Only agents of this status", pattern = "^(inactive|starting|active|stopping|error)$", example = "active"),
+        ("limit" = Option<u32>, Query, description = "How many at most; 500 if absent", minimum = 1, maximum = 500, example = 500),
+        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before", pattern = "^[a-z]([a-z0-9-]{0,30}[a-z0-9])?$", example = "ceo"),
+    ),
+    responses((status = 200, description = "Agents", body = api::AgentList))
 )]
 pub(crate) async fn list(state: State, req: HttpRequest) -> Result<HttpResponse, ApiError> {
     let mut query = Query::of(&req)?;
@@ -77,12 +79,12 @@ fn order(agent_type: &AgentType) -> (usize, String) {
 }
 
 /// One agent.
+///
+/// What it is, what is wanted of it, how it does, and what it says of itself.
 #[utoipa::path(
-    get, path = "/agents/{type}", tag = "agents", params(("type" = String, Path, description = "Agent type")),
-    responses(
-        (status = 200, description = "The agent", body = api::AgentDetail),
-        (status = 404, description = "No such agent", body = api::Problem, content_type = "application/problem+json"),
-    )
+    get, path = "/agents/{type}", tag = "agents", operation_id = "getAgent",
+    params(("type" = String, Path, description = "The agent's type")),
+    responses((status = 200, description = "The agent", body = api::AgentDetail))
 )]
 pub(crate) async fn detail(
     state: State,
@@ -93,12 +95,12 @@ pub(crate) async fn detail(
 }
 
 /// How one agent does.
+///
+/// What the server makes of its heartbeats and of what the runtime says, with the next restart if one is due.
 #[utoipa::path(
-    get, path = "/agents/{type}/health", tag = "agents", params(("type" = String, Path, description = "Agent type")),
-    responses(
-        (status = 200, description = "How it does", body = api::AgentHealthAnswer),
-        (status = 404, description = "No such agent", body = api::Problem, content_type = "application/problem+json"),
-    )
+    get, path = "/agents/{type}/health", tag = "agents", operation_id = "getAgentHealth",
+    params(("type" = String, Path, description = "The agent's type")),
+    responses((status = 200, description = "How it does", body = api::AgentHealthAnswer))
 )]
 pub(crate) async fn health(
     state: State,
@@ -108,12 +110,14 @@ pub(crate) async fn health(
     Ok(web::Json(api::AgentHealthAnswer { success: true, health: convert::agent_health(&view) }))
 }
 
-/// How one agent is configured; secrets as references.
+/// How one agent is configured.
+///
+/// It comes from the configuration alone; a secret is shown as the reference to where it is taken from.
 #[utoipa::path(
-    get, path = "/agents/{type}/spec", tag = "agents", params(("type" = String, Path, description = "Agent type")),
+    get, path = "/agents/{type}/spec", tag = "agents", operation_id = "getAgentSpec",
+    params(("type" = String, Path, description = "The agent's type")),
     responses(
         (status = 200, description = "The specification", body = api::AgentSpecAnswer),
-        (status = 404, description = "No such agent", body = api::Problem, content_type = "application/problem+json"),
         (status = 409, description = "It is not configured any more", body = api::Problem, content_type = "application/problem+json"),
     )
 )]
@@ -127,12 +131,15 @@ pub(crate) async fn spec(
     Ok(web::Json(api::AgentSpecAnswer { success: true, spec }))
 }
 
-/// Starts an agent; one that runs already is a success.
+/// Starts an agent.
+///
+/// One that runs already is a success, with the container that it has. Where the runtime is away nothing changes.
 #[utoipa::path(
-    post, path = "/agents/{type}/start", tag = "agents", params(("type" = String, Path, description = "Agent type")),
+    post, path = "/agents/{type}/start", tag = "agents", operation_id = "startAgent",
+    params(("type" = String, Path, description = "The agent's type")),
     responses(
         (status = 200, description = "Started, or running already", body = api::Started),
-        (status = 404, description = "No such agent", body = api::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It is not configured any more, or just being changed by somebody else", body = api::Problem, content_type = "application/problem+json"),
         (status = 422, description = "It cannot start as configured; nothing changed", body = api::Problem, content_type = "application/problem+json"),
         (status = 503, description = "Runtime or database away; the text says whether it will be tried again", body = api::Problem, content_type = "application/problem+json"),
     )
@@ -146,12 +153,15 @@ pub(crate) async fn start(
     Ok(web::Json(api::Started { success: true, message: format!("Agent {path} started"), container_id }))
 }
 
-/// Stops an agent, gracefully and then by force; one that does not run is a success.
+/// Stops an agent, gracefully and then by force.
+///
+/// One that does not run is a success. It stays stopped until somebody starts it.
 #[utoipa::path(
-    post, path = "/agents/{type}/stop", tag = "agents", params(("type" = String, Path, description = "Agent type")),
+    post, path = "/agents/{type}/stop", tag = "agents", operation_id = "stopAgent",
+    params(("type" = String, Path, description = "The agent's type")),
     responses(
         (status = 200, description = "Stopped", body = api::Stopped),
-        (status = 404, description = "No such agent", body = api::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It is not configured any more, or just being changed by somebody else", body = api::Problem, content_type = "application/problem+json"),
         (status = 503, description = "Runtime or database away; the text says whether it will be tried again", body = api::Problem, content_type = "application/problem+json"),
     )
 )]
@@ -165,11 +175,14 @@ pub(crate) async fn stop(
 }
 
 /// Restarts an agent; one that does not run is started.
+///
+/// The new incarnation has a new container and a new credential; those of the old one end.
 #[utoipa::path(
-    post, path = "/agents/{type}/restart", tag = "agents", params(("type" = String, Path, description = "Agent type")),
+    post, path = "/agents/{type}/restart", tag = "agents", operation_id = "restartAgent",
+    params(("type" = String, Path, description = "The agent's type")),
     responses(
         (status = 200, description = "Restarted", body = api::Started),
-        (status = 404, description = "No such agent", body = api::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It is not configured any more, or just being changed by somebody else", body = api::Problem, content_type = "application/problem+json"),
         (status = 422, description = "It cannot start as configured; nothing changed", body = api::Problem, content_type = "application/problem+json"),
         (status = 503, description = "Runtime or database away; the text says whether it will be tried again", body = api::Problem, content_type = "application/problem+json"),
     )
@@ -199,15 +212,15 @@ async fn speaker(state: &AppState, caller: &Caller, path: &str) -> Result<(Agent
 }
 
 /// Hears an agent and answers what is wanted of it.
+///
+/// For the agent itself, every heartbeat interval, apart from its loop. A field that is absent or null leaves what was known.
 #[utoipa::path(
-    post, path = "/agents/{type}/heartbeat", tag = "agents", params(("type" = String, Path, description = "Agent type")),
+    post, path = "/agents/{type}/heartbeat", tag = "agents", operation_id = "sendHeartbeat",
+    params(("type" = String, Path, description = "The agent's type")),
     request_body = api::HeartbeatRequest,
     responses(
         (status = 200, description = "The control channel", body = api::HeartbeatAnswer),
-        (status = 401, description = "No valid credential, or of a past incarnation", body = api::Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Another agent", body = api::Problem, content_type = "application/problem+json"),
-        (status = 404, description = "No such agent", body = api::Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Invalid body", body = api::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "The agent was never started, so there is nobody to hear", body = api::Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn heartbeat(
@@ -234,18 +247,16 @@ pub(crate) async fn heartbeat(
 }
 
 /// An agent's history, newest first.
+///
+/// What it says that it did. `nextCursor` leads to older rows.
 #[utoipa::path(
-    get, path = "/agents/{type}/history", tag = "agents",
+    get, path = "/agents/{type}/history", tag = "agents", operation_id = "listHistory",
     params(
-        ("type" = String, Path, description = "Agent type"),
-        ("limit" = Option<u32>, Query, description = "1 to 500; 50 if absent"),
-        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before"),
+        ("type" = String, Path, description = "The agent's type"),
+        ("limit" = Option<u32>, Query, description = "How many at most; 50 if absent", minimum = 1, maximum = 500, example = 50),
+        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before", min_length = 1, pattern = "^[A-Za-z0-9_-]+$"),
     ),
-    responses(
-        (status = 200, description = "Rows, newest first", body = api::HistoryList),
-        (status = 404, description = "No such agent", body = api::Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Invalid query", body = api::Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, description = "Rows, newest first", body = api::HistoryList))
 )]
 pub(crate) async fn history(
     state: State,
@@ -271,20 +282,18 @@ fn history_cursor(text: &str) -> Option<HistoryCursor> {
 }
 
 /// Adds a row to an agent's history.
+///
+/// For the agent itself. Rows are never changed; what it may add a day is bounded.
 #[utoipa::path(
-    post, path = "/agents/{type}/history", tag = "agents",
+    post, path = "/agents/{type}/history", tag = "agents", operation_id = "addHistory",
     params(
-        ("type" = String, Path, description = "Agent type"),
-        ("Idempotency-Key" = Option<String>, Header, description = "A repetition with the same key within 24 h stores nothing and gets the first answer; 1 to 255 visible characters"),
+        ("type" = String, Path, description = "The agent's type"),
+        ("Idempotency-Key" = Option<String>, Header, description = "A repetition with the same key within 24 h stores nothing and gets the first answer"),
     ),
     request_body = api::NewHistory,
     responses(
-        (status = 201, description = "Added", body = api::HistoryCreated),
-        (status = 401, description = "No valid credential, or of a past incarnation", body = api::Problem, content_type = "application/problem+json"),
-        (status = 403, description = "Another agent", body = api::Problem, content_type = "application/problem+json"),
-        (status = 409, description = "The key was used for another row", body = api::Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Invalid body", body = api::Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database takes no changes", body = api::Problem, content_type = "application/problem+json"),
+        (status = 201, description = "Added", body = api::HistoryCreated, headers(("Location" = String, description = "The row's path"))),
+        (status = 409, description = "The agent was never started, or the key was used for another row", body = api::Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn record(
@@ -312,20 +321,21 @@ pub(crate) async fn record(
     Ok(HttpResponse::Created().insert_header((header::LOCATION, location)).json(created))
 }
 
-/// What an agent wrote; with `follow=true` as a stream of server-sent events.
+/// What an agent wrote to its output.
+///
+/// With `follow=true` it goes on as server-sent events, one line each, also with the incarnations that come; else it is a list, oldest first.
 #[utoipa::path(
-    get, path = "/agents/{type}/logs", tag = "agents",
+    get, path = "/agents/{type}/logs", tag = "agents", operation_id = "getAgentLogs",
     params(
-        ("type" = String, Path, description = "Agent type"),
-        ("tail" = Option<u32>, Query, description = "The last so many lines, 1 to 5000; 100 if absent"),
-        ("since" = Option<String>, Query, description = "Lines from this time on (RFC 3339)"),
-        ("follow" = Option<bool>, Query, description = "Go on, as server-sent events, also with the incarnations that come"),
-        ("previous" = Option<bool>, Query, description = "Of the incarnation before the present one, as long as it is kept"),
+        ("type" = String, Path, description = "The agent's type"),
+        ("tail" = Option<u32>, Query, description = "The last so many lines; 100 if absent", minimum = 1, maximum = 5000, example = 100),
+        ("since" = Option<String>, Query, description = "Lines from this time on (RFC 3339)", format = "date-time", example = "2025-12-20T10:00:00.000Z"),
+        ("follow" = Option<bool>, Query, description = "Go on, as server-sent events", example = false),
+        ("previous" = Option<bool>, Query, description = "Of the incarnation before the present one, as long as it is kept", example = false),
     ),
     responses(
-        (status = 200, description = "Lines, oldest first", body = api::LogList),
+        (status = 200, description = "Lines, oldest first", content((api::LogList = "application/json"), (String = "text/event-stream"))),
         (status = 404, description = "No such agent, or it has no container", body = api::Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Invalid query", body = api::Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn logs(
@@ -376,11 +386,13 @@ fn log_query(req: &HttpRequest) -> Result<(LogQuery, bool), ApiError> {
 }
 
 /// What an agent's container uses at the moment.
+///
+/// Read from the runtime for this answer; it takes about a second where two readings are compared.
 #[utoipa::path(
-    get, path = "/agents/{type}/stats", tag = "agents", params(("type" = String, Path, description = "Agent type")),
+    get, path = "/agents/{type}/stats", tag = "agents", operation_id = "getAgentStats",
+    params(("type" = String, Path, description = "The agent's type")),
     responses(
         (status = 200, description = "What it uses", body = api::AgentStatsAnswer),
-        (status = 404, description = "No such agent", body = api::Problem, content_type = "application/problem+json"),
         (status = 409, description = "It does not run", body = api::Problem, content_type = "application/problem+json"),
     )
 )]

@@ -7,14 +7,16 @@ use aito_domain::{audit::Outcome, id::AuditId, ports::audit_store::AuditQuery};
 use crate::{convert, extract::Query, problem::ApiError, state::AppState};
 
 /// Who did what to which object, from where, with which outcome.
+///
+/// Newest first, refused attempts too. Entries are sealed into a chain of hashes within seconds.
 #[utoipa::path(
-    get, path = "/audit", tag = "audit",
+    get, path = "/audit", tag = "audit", operation_id = "listAudit",
     params(
-        ("limit" = Option<u32>, Query, description = "1 to 500; 50 if absent", minimum = 1, maximum = 500),
-        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before"),
-        ("actor" = Option<String>, Query, description = "By this actor only, such as `token:dashboard`"),
-        ("operation" = Option<String>, Query, description = "Of this operation only, such as `agents.start`"),
-        ("outcome" = Option<String>, Query, description = "`done`, `unchanged`, `refused` or `failed` only"),
+        ("limit" = Option<u32>, Query, description = "How many at most; 50 if absent", minimum = 1, maximum = 500, example = 50),
+        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before", format = "uuid"),
+        ("actor" = Option<String>, Query, description = "By this actor only", example = "token:dashboard"),
+        ("operation" = Option<String>, Query, description = "Of this operation only", example = "agents.start"),
+        ("outcome" = Option<String>, Query, description = "Of this outcome only", pattern = "^(done|unchanged|refused|failed)$", example = "done"),
     ),
     responses((status = 200, description = "Entries, newest first", body = api::AuditList))
 )]

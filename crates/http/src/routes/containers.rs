@@ -6,17 +6,15 @@ use aito_api as api;
 use crate::{convert, extract::Query, problem::ApiError, state::AppState};
 
 /// Every container, those of this installation by name and then the foreign ones.
+///
+/// A foreign one only looks like an agent: it is shown and never touched.
 #[utoipa::path(
-    get, path = "/containers", tag = "agents",
+    get, path = "/containers", tag = "agents", operation_id = "listContainers",
     params(
-        ("limit" = Option<u32>, Query, description = "1 to 500, default 500"),
-        ("cursor" = Option<String>, Query, description = "The nextCursor of an answer"),
+        ("limit" = Option<u32>, Query, description = "How many at most; 500 if absent", minimum = 1, maximum = 500, example = 500),
+        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before", pattern = "^[of]:", example = "o:aito-ceo-abc123"),
     ),
-    responses(
-        (status = 200, description = "Containers", body = api::ContainerList),
-        (status = 422, description = "Invalid query", body = api::Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The runtime or the database is away", body = api::Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, description = "Containers", body = api::ContainerList))
 )]
 pub(crate) async fn list(
     state: web::Data<AppState>,

@@ -15,18 +15,16 @@ use crate::{
 type State = web::Data<AppState>;
 
 /// The newest events of the whole company.
+///
+/// Everything that changed, newest first. Events about tokens are for who may see tokens.
 #[utoipa::path(
-    get, path = "/events", tag = "events",
+    get, path = "/events", tag = "events", operation_id = "listEvents",
     params(
-        ("limit" = Option<u32>, Query, description = "1 to 500; 100 if absent"),
-        ("type" = Option<String>, Query, description = "Events of this type only"),
-        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before"),
+        ("limit" = Option<u32>, Query, description = "How many at most; 100 if absent", minimum = 1, maximum = 500, example = 100),
+        ("type" = Option<String>, Query, description = "Events of this type only", pattern = "^[a-z0-9_]{1,64}$", example = "agent_started"),
+        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before", pattern = "^[a-z0-9]{4,16}-[0-9]{1,19}$"),
     ),
-    responses(
-        (status = 200, description = "Events, newest first", body = api::EventList),
-        (status = 422, description = "Invalid query", body = api::Problem, content_type = "application/problem+json"),
-        (status = 503, description = "The database is away", body = api::Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, description = "Events, newest first", body = api::EventList))
 )]
 pub(crate) async fn list(state: State, caller: Caller, req: HttpRequest) -> Result<HttpResponse, ApiError> {
     let mut query = Query::of(&req)?;
@@ -39,18 +37,16 @@ pub(crate) async fn list(state: State, caller: Caller, req: HttpRequest) -> Resu
 }
 
 /// The newest events about or from one agent.
+///
+/// The same events as in `GET /events`, without those of others.
 #[utoipa::path(
-    get, path = "/agents/{type}/events", tag = "agents",
+    get, path = "/agents/{type}/events", tag = "events", operation_id = "listAgentEvents",
     params(
-        ("type" = String, Path, description = "Agent type"),
-        ("limit" = Option<u32>, Query, description = "1 to 500; 100 if absent"),
-        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before"),
+        ("type" = String, Path, description = "The agent's type"),
+        ("limit" = Option<u32>, Query, description = "How many at most; 100 if absent", minimum = 1, maximum = 500, example = 100),
+        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before", pattern = "^[a-z0-9]{4,16}-[0-9]{1,19}$"),
     ),
-    responses(
-        (status = 200, description = "Events, newest first", body = api::EventList),
-        (status = 404, description = "No such agent", body = api::Problem, content_type = "application/problem+json"),
-        (status = 422, description = "Invalid query", body = api::Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, description = "Events, newest first", body = api::EventList))
 )]
 pub(crate) async fn of_agent(
     state: State,

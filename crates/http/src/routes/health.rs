@@ -11,19 +11,25 @@ use crate::{convert, extract::Query, problem::ApiError, state::AppState};
 
 type State = web::Data<AppState>;
 
-/// Whether the process answers; touches nothing else.
-#[utoipa::path(get, path = "/health", tag = "health", responses((status = 200, description = "It lives", body = api::Health)))]
+/// Whether the process answers.
+///
+/// It touches nothing else: who wants to know whether it can work asks `/ready`.
+#[utoipa::path(
+    get, path = "/health", tag = "health", operation_id = "getHealth",
+    responses((status = 200, description = "It lives", body = api::Health))
+)]
 pub(crate) async fn health(state: State) -> web::Json<api::Health> {
     web::Json(api::Health::ok(state.clock.now().into()))
 }
 
-/// Whether database and bus answer, 2 s each at the most; with `?scope=core` the database only.
+/// Whether database and bus answer, 2 s each at the most.
+///
+/// With `?scope=core` the database only, which is what load balancers want to know.
 #[utoipa::path(
-    get, path = "/ready", tag = "health",
-    params(("scope" = Option<String>, Query, description = "`core`: the database only")),
+    get, path = "/ready", tag = "health", operation_id = "getReady",
+    params(("scope" = Option<String>, Query, description = "`core`: the database only", pattern = "^core$", example = "core")),
     responses(
         (status = 200, description = "Ready", body = api::Ready),
-        (status = 422, description = "Invalid query", body = api::Problem, content_type = "application/problem+json"),
         (status = 503, description = "Something does not answer", body = api::Ready),
     )
 )]
@@ -42,12 +48,13 @@ pub(crate) async fn ready(state: State, req: HttpRequest) -> Result<HttpResponse
 }
 
 /// How everything does.
+///
+/// `degraded`: an agent that should run cannot be reached, or the runtime cannot; `unhealthy`: the database or the bus is down.
 #[utoipa::path(
-    get, path = "/health/full", tag = "health",
+    get, path = "/health/full", tag = "health", operation_id = "getHealthFull",
     responses(
         (status = 200, description = "Healthy or degraded", body = api::HealthFull),
-        (status = 403, description = "The caller may not", body = api::Problem, content_type = "application/problem+json"),
-        (status = 503, description = "Unhealthy: the database or the bus is down", body = api::HealthFull),
+        (status = 503, description = "Unhealthy: the database or the bus is down", content((api::HealthFull = "application/json"), (api::Problem = "application/problem+json"))),
     )
 )]
 pub(crate) async fn full(state: State) -> Result<HttpResponse, ApiError> {
@@ -83,7 +90,12 @@ pub(crate) async fn full(state: State) -> Result<HttpResponse, ApiError> {
 }
 
 /// What this process counts, as OpenMetrics text.
-#[utoipa::path(get, path = "/metrics", tag = "health", responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text")))]
+///
+/// For Prometheus and what reads like it; the numbers begin anew when the server does.
+#[utoipa::path(
+    get, path = "/metrics", tag = "health", operation_id = "getMetrics",
+    responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text"))
+)]
 pub(crate) async fn metrics(state: State) -> HttpResponse {
     HttpResponse::Ok()
         .content_type("application/openmetrics-text; version=1.0.0; charset=utf-8")

@@ -15,12 +15,14 @@ use crate::{
 
 type State = web::Data<AppState>;
 
-/// Every token without its secret, oldest first, ended ones too.
+/// Every token without its secret, oldest first.
+///
+/// Ended ones too: `revokedAt` and `expiresAt` say which those are.
 #[utoipa::path(
-    get, path = "/tokens", tag = "tokens",
+    get, path = "/tokens", tag = "tokens", operation_id = "listTokens",
     params(
-        ("limit" = Option<u32>, Query, description = "1 to 500; 50 if absent", minimum = 1, maximum = 500),
-        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before"),
+        ("limit" = Option<u32>, Query, description = "How many at most; 50 if absent", minimum = 1, maximum = 500, example = 50),
+        ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before", format = "uuid"),
     ),
     responses((status = 200, description = "Tokens", body = api::TokenList))
 )]
@@ -36,10 +38,12 @@ pub(crate) async fn list(state: State, req: HttpRequest) -> Result<web::Json<api
     Ok(web::Json(api::TokenList { tokens: views.into_iter().map(convert::token).collect(), next_cursor }))
 }
 
-/// Makes a token; its secret is in this answer and nowhere else.
+/// Makes a token.
+///
+/// Its secret is in this answer and nowhere else; a lost one is replaced by rotating the token.
 #[utoipa::path(
-    post, path = "/tokens", tag = "tokens",
-    params(("Idempotency-Key" = Option<String>, Header, description = "A repetition with the same key within 24 h makes no second token and answers 409, since the secret is not kept; 1 to 255 visible ASCII characters")),
+    post, path = "/tokens", tag = "tokens", operation_id = "createToken",
+    params(("Idempotency-Key" = Option<String>, Header, description = "A repetition with the same key within 24 h makes no second token and answers 409, since the secret is not kept")),
     request_body = api::NewToken,
     responses(
         (status = 201, description = "Made", body = api::TokenSecret, headers(
@@ -65,19 +69,19 @@ pub(crate) async fn create(
     Ok(shown(response, view, &text))
 }
 
-/// Gives a token another secret; it is in this answer and nowhere else.
+/// Gives a token another secret.
+///
+/// It is in this answer and nowhere else. The present one stays good for `overlap` seconds; without a body it ends at once.
 #[utoipa::path(
-    post, path = "/tokens/{id}/rotate", tag = "tokens",
+    post, path = "/tokens/{id}/rotate", tag = "tokens", operation_id = "rotateToken",
     params(
-        ("id" = String, Path, format = "uuid", description = "The token's id"),
-        ("If-Match" = Option<String>, Header, description = "Only if it is in this state: the `etag` of a token"),
+        ("id" = String, Path, description = "The token's id"),
+        ("If-Match" = Option<String>, Header, description = "Only if it is in this state: the `etag` of a token, or `*`"),
     ),
     request_body(content = Option<api::RotateToken>),
     responses(
         (status = 200, description = "Rotated", body = api::TokenSecret, headers(("ETag" = String, description = "Its state, for `If-Match`"))),
-        (status = 404, description = "No such token", body = api::Problem, content_type = "application/problem+json"),
         (status = 409, description = "It has ended", body = api::Problem, content_type = "application/problem+json"),
-        (status = 412, description = "It is in another state than `If-Match` says", body = api::Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn rotate(
@@ -98,18 +102,16 @@ fn shown(mut response: actix_web::HttpResponseBuilder, view: TokenView, text: &T
     response.json(api::TokenSecret { success: true, token: convert::token(view), secret: text.expose() })
 }
 
-/// Ends a token: it is nobody's within a second, and its open streams end within five; ended already is a success.
+/// Ends a token.
+///
+/// It is nobody's within a second, and its open streams end within five. Ended already is a success.
 #[utoipa::path(
-    delete, path = "/tokens/{id}", tag = "tokens",
+    delete, path = "/tokens/{id}", tag = "tokens", operation_id = "revokeToken",
     params(
-        ("id" = String, Path, format = "uuid", description = "The token's id"),
-        ("If-Match" = Option<String>, Header, description = "Only if it is in this state: the `etag` of a token"),
+        ("id" = String, Path, description = "The token's id"),
+        ("If-Match" = Option<String>, Header, description = "Only if it is in this state: the `etag` of a token, or `*`"),
     ),
-    responses(
-        (status = 200, description = "Ended", body = api::Done),
-        (status = 404, description = "No such token", body = api::Problem, content_type = "application/problem+json"),
-        (status = 412, description = "It is in another state than `If-Match` says", body = api::Problem, content_type = "application/problem+json"),
-    )
+    responses((status = 200, description = "Ended", body = api::Done))
 )]
 pub(crate) async fn revoke(
     state: State,
@@ -122,12 +124,12 @@ pub(crate) async fn revoke(
     Ok(web::Json(api::Done { success: true }))
 }
 
-/// A credential for one WebSocket of the caller's own: `GET /ws?ticket=…`, once, within 30 s.
+/// A credential for one WebSocket of the caller's own.
+///
+/// `GET /ws?ticket=…`, once, within 30 s: for browsers, which can send no credential with a handshake.
 #[utoipa::path(
-    post, path = "/ws/tickets", tag = "events",
-    responses((status = 201, description = "Made", body = api::TicketCreated, headers(
-        ("Location" = String, description = "What it opens"),
-    )))
+    post, path = "/ws/tickets", tag = "events", operation_id = "createTicket",
+    responses((status = 201, description = "Made", body = api::TicketCreated, headers(("Location" = String, description = "What it opens"))))
 )]
 pub(crate) async fn ticket(state: State, caller: Caller) -> HttpResponse {
     let (ticket, until) = state.login.ticket(caller.principal());
