@@ -43,7 +43,7 @@ impl Ready {
     }
 }
 
-/// The checks of [`Ready`].
+/// The checks of `Ready`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct ReadyChecks {
@@ -68,7 +68,7 @@ pub enum Check {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct HealthFull {
-    /// The worst of the components, weighed as [`SystemStatus`] says.
+    /// The worst of the components, weighed as `SystemStatus` says.
     pub status: SystemStatus,
     /// Whole seconds since the server started.
     pub uptime: u64,
@@ -88,7 +88,7 @@ pub enum SystemStatus {
     Unhealthy,
 }
 
-/// The parts of [`HealthFull`].
+/// The parts of `HealthFull`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Components {

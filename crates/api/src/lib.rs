@@ -35,7 +35,7 @@ pub use health::{
     SystemStatus,
 };
 pub use history::{ActionName, HistoryCreated, HistoryEntry, HistoryList, NewHistory};
-pub use log::{LogLine, LogList, LogStream};
+pub use log::{LogEvent, LogLine, LogList, LogStream};
 pub use problem::{FieldFault, Problem, ProblemKind, slug};
 pub use timestamp::Timestamp;
 pub use token::{

@@ -28,6 +28,14 @@ pub enum LogStream {
     Stderr,
 }
 
+/// One server-sent event of a log that is followed, for the description of the interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LogEvent {
+    /// A `LogLine` as JSON.
+    #[schema(content_media_type = "application/json")]
+    pub data: String,
+}
+
 /// `GET /agents/{type}/logs`: oldest first.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

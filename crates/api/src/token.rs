@@ -64,7 +64,7 @@ pub struct TokenList {
 #[serde(rename_all = "camelCase")]
 // `name` is required; it is optional here so that a missing one is a value fault with a pointer.
 pub struct NewToken {
-    /// What it is called: 1 to 64 of letters, digits, space and `._-`; no other token that is good has it.
+    /// What it is called: 1 to 64 of letters, digits, space and `._-`; no other token that is not revoked has it.
     #[serde(default)]
     #[schema(value_type = String, required, min_length = 1, max_length = 64, pattern = "^[A-Za-z0-9._-]([A-Za-z0-9 ._-]*[A-Za-z0-9._-])?$", examples("dashboard"))]
     pub name: Option<String>,
@@ -74,7 +74,7 @@ pub struct NewToken {
     pub roles: Vec<String>,
     /// At most one `seat:<type>`; none if absent.
     #[serde(default)]
-    #[schema(value_type = Vec<SeatScope>, example = json!([]))]
+    #[schema(value_type = Vec<SeatScope>, max_items = 1, example = json!([]))]
     pub scopes: Vec<String>,
     /// When it ends by itself (RFC 3339, in the future); never if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]

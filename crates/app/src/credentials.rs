@@ -82,17 +82,29 @@ pub(crate) async fn first(
 ) -> Result<Option<PathBuf>, String> {
     let path = first_token_file(data_dir);
     let draft = data_dir.join("first-token.draft");
+    let found = |to: &Path| fs::rename(&draft, to).map_err(|why| format!("{}: {why}", to.display()));
+    // A start before was cut short when its token counted already.
+    let left = fs::read_to_string(&draft).ok().and_then(|text| text.trim().parse::<TokenText>().ok());
+    if let Some(text) = left {
+        let counts = tokens.principal(&text).await;
+        if counts.map_err(|why| format!("the first token cannot be looked up: {}", chain(&why)))?.is_some() {
+            found(&path)?;
+            return Ok(Some(path));
+        }
+    }
     let made = tokens.first(installation.id, |text| keep(&draft, text)).await;
     match made {
         Ok(Some(_)) => {
-            fs::rename(&draft, &path).map_err(|why| format!("{}: {why}", path.display()))?;
+            found(&path)?;
             Ok(Some(path))
         }
-        other => {
-            // Another server made it meanwhile, or nobody could.
+        Ok(None) => {
+            // It was made long ago, or another server made it meanwhile.
             let _ = fs::remove_file(&draft);
-            other.map(|_| None).map_err(|why| format!("the first token cannot be made: {}", chain(&why)))
+            Ok(None)
         }
+        // Whether it counts is not known: the next start sees.
+        Err(why) => Err(format!("the first token cannot be made: {}", chain(&why))),
     }
 }
 

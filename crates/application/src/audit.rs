@@ -358,6 +358,9 @@ pub async fn verify(
             if sealed.seal != next.seal {
                 return Err(Broken::Changed(sealed.n));
             }
+            if next.n == promised.n && next.seal != promised.seal {
+                return Err(Broken::Changed(next.n));
+            }
             if contradicted(next.n, next.seal) {
                 return Err(Broken::Contradicted(next.n));
             }
@@ -371,6 +374,11 @@ pub async fn verify(
     }
     if head.n == promised.n && head.seal != promised.seal {
         return Err(Broken::Changed(head.n));
+    }
+    // Whatever was sealed meanwhile has moved the head with it.
+    let reached = store.head().await?;
+    if reached.n < head.n {
+        return Err(Broken::Cut { found: head.n, head: reached.n });
     }
     // Heads above the end were once its end: entries are gone.
     if let Some(above) = exported.iter().find(|checkpoint| checkpoint.head.n > head.n) {

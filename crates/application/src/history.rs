@@ -17,6 +17,7 @@ use crate::{
     by::By,
     error::{Error, Fault},
     once::{Once, Outcome},
+    quota::Quotas,
     writer::Writer,
 };
 
@@ -59,11 +60,12 @@ impl HistoryService {
     /// Adds a row, in one commit with its event. The agent's row is not changed, so that histories of one
     /// agent never collide; the incarnation is checked against `agent`, which the caller has just read.
     ///
-    /// With `once`, a repetition within 24 h stores nothing and gives the first row.
+    /// With `once`, a repetition within 24 h stores nothing and gives the first row. With `quotas`, the row is taken
+    /// from what the agent may store today; a repetition takes nothing.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with every fault; [`Error::PastIncarnation`]; [`Error::Conflict`] when the key was
-    /// used for another row; [`Error::Unavailable`].
+    /// [`Error::Invalid`] with every fault; [`Error::PastIncarnation`]; [`Error::TooMany`]; [`Error::Conflict`] when the
+    /// key was used for another row; [`Error::Unavailable`].
     pub async fn record(
         &self,
         agent: &Agent,
@@ -71,6 +73,7 @@ impl HistoryService {
         new: NewEntry,
         by: &By,
         once: Option<&Once>,
+        quotas: Option<&Quotas>,
     ) -> Result<HistoryEntry, Error> {
         agent
             .present(incarnation)
@@ -97,15 +100,28 @@ impl HistoryService {
         self.writer.account(&mut commit, by, now, "");
         let details = entry.details.as_ref().map(ToString::to_string).unwrap_or_default();
         let content = [entry.action_type.as_str().as_bytes(), entry.summary.as_bytes(), details.as_bytes()];
+        let bytes = (entry.summary.len() + details.len()) as u64;
+        if let Some(quotas) = quotas {
+            match (quotas.take_history(agent.id, &agent.agent_type, bytes).await, once) {
+                (Ok(()), _) => {}
+                (Err(spent @ Error::TooMany { .. }), Some(once)) => {
+                    let first = self.writer.was_done(once, &content, agent).await?;
+                    return first.map(|first: First| first.of(entry)).ok_or(spent);
+                }
+                (Err(error), _) => return Err(error),
+            }
+        }
         let first = First { id: entry.id, created_at: now };
-        match self.writer.apply_once(&mut commit, once, &content, &first).await? {
+        let done = self.writer.apply_once(&mut commit, once, &content, &first).await;
+        if let (Some(quotas), Ok(Outcome::Before(_) | Outcome::Conflict) | Err(_)) = (quotas, &done) {
+            quotas.give_back_history(agent.id, bytes);
+        }
+        match done? {
             Outcome::Now => {
                 by.told();
                 Ok(entry)
             }
-            Outcome::Before(first) => {
-                Ok(HistoryEntry { id: first.id, created_at: first.created_at, ..entry })
-            }
+            Outcome::Before(first) => Ok(first.of(entry)),
             // Nothing that it changes was there before, so nobody can have been first.
             Outcome::Conflict => {
                 Err(Error::unavailable("the database does not take changes; nothing was done", None))
@@ -119,6 +135,13 @@ impl HistoryService {
 struct First {
     id: HistoryId,
     created_at: Timestamp,
+}
+
+impl First {
+    /// The row that was stored, of the same content.
+    fn of(self, entry: HistoryEntry) -> HistoryEntry {
+        HistoryEntry { id: self.id, created_at: self.created_at, ..entry }
+    }
 }
 
 fn checked(new: &NewEntry) -> Result<ActionType, Error> {

@@ -180,8 +180,8 @@ impl LoginService {
         match principal {
             Principal::Anonymous | Principal::External { .. } => Ok(true),
             // Fewer rights than before end what was opened with more.
-            Principal::Token { id, grants, .. } => {
-                let holder = self.tokens.holder(*id).await?;
+            Principal::Token { id, secret, grants, .. } => {
+                let holder = self.tokens.holder(*id, *secret).await?;
                 Ok(holder.is_some_and(|holder| match holder {
                     Principal::Token { grants: now, .. } => now == *grants,
                     _ => false,
@@ -199,7 +199,7 @@ impl LoginService {
     pub fn ticket(&self, principal: &Principal) -> (String, Timestamp) {
         let holder = match principal {
             Principal::Anonymous => Holder::Anonymous,
-            Principal::Token { id, .. } => Holder::Token(*id),
+            Principal::Token { id, secret, .. } => Holder::Token(*id, *secret),
             Principal::External { subject, grants, until } => Holder::External {
                 subject: subject.clone(),
                 grants: grants.clone(),
@@ -221,8 +221,8 @@ impl LoginService {
         let standing = match &ticket.holder {
             Holder::Anonymous if open => Standing::anonymous(),
             Holder::Anonymous => return Err(LoginError::Invalid),
-            Holder::Token(id) => {
-                let principal = self.tokens.holder(*id).await?.ok_or(LoginError::Invalid)?;
+            Holder::Token(id, secret) => {
+                let principal = self.tokens.holder(*id, *secret).await?.ok_or(LoginError::Invalid)?;
                 Standing { principal, agent: None }
             }
             Holder::External { subject, grants, until } => {
@@ -236,9 +236,16 @@ impl LoginService {
         };
         let mut commit = self.writer.begin();
         commit.id = ticket.commit_id();
+        // Tells this use from another one of the same ticket, should its outcome have to be settled.
+        commit.answer = Some(self.writer.ids().uuid().to_string().into());
         match self.writer.apply(&commit).await? {
             Applied::Yes => Ok(standing),
-            Applied::Before(_) | Applied::Conflict => Err(LoginError::Invalid),
+            Applied::Before(_) => Err(LoginError::Invalid),
+            // It changes nothing that others change: its id was settled as not applied.
+            Applied::Conflict => {
+                let what = "the database went away in the middle and the ticket is lost; ask for another one";
+                Err(Error::unavailable(what, None).into())
+            }
         }
     }
 }

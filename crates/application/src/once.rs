@@ -3,7 +3,11 @@
 //! Invariants: a key belongs to a credential, a method and a path; it names the commit, so the store itself sees
 //! to it that it counts once, for the 24 h that commit ids are kept; the same key for another content is refused.
 
-use aito_domain::id::CommitId;
+use aito_domain::{
+    agent::Agent,
+    id::{CommitId, Version},
+    ports::ledger::Change,
+};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
@@ -59,6 +63,30 @@ pub enum Outcome<T> {
 }
 
 impl Writer {
+    /// What a call with this key was answered, if it was made before; asking uses nothing up. `agent` is any that is
+    /// stored.
+    ///
+    /// # Errors
+    /// As [`Self::apply_once`].
+    pub async fn was_done<T>(&self, once: &Once, content: &[&[u8]], agent: &Agent) -> Result<Option<T>, Error>
+    where
+        T: DeserializeOwned,
+    {
+        for attempt in 0..TRIES {
+            let mut commit = self.begin();
+            commit.id = once.commit_id(attempt);
+            // A state that nobody has seen: such a commit is never applied, and one of this id that was is told first.
+            let unseen = Agent { version: Version(i64::MAX as u64 - 1), ..agent.clone() };
+            commit.changes.push(Change::Agent(Box::new(unseen)));
+            match self.apply_telling_barred(&commit).await? {
+                (Applied::Before(stored), _) => return before(stored, content).map(Some),
+                (_, true) => {}
+                (_, false) => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
     /// Applies a commit, once per `once` if there is one. `content` is all that two calls of one key must agree in;
     /// `answer` is what a repetition gets.
     ///
@@ -75,30 +103,23 @@ impl Writer {
         T: Serialize + DeserializeOwned,
     {
         let Some(once) = once else {
-            return Ok(match self.apply(commit).await? {
-                Applied::Yes | Applied::Before(_) => Outcome::Now,
-                Applied::Conflict => Outcome::Conflict,
-            });
+            for _ in 0..TRIES {
+                match self.apply_telling_barred(commit).await? {
+                    (Applied::Yes | Applied::Before(_), _) => return Ok(Outcome::Now),
+                    (Applied::Conflict, true) => commit.id = CommitId(self.ids().uuid()),
+                    (Applied::Conflict, false) => return Ok(Outcome::Conflict),
+                }
+            }
+            return Err(Error::unavailable("the database does not take changes; nothing was done", None));
         };
-        let content = CommitId::derived(content).to_string();
         let answer = serde_json::to_value(answer).map_err(|why| Error::Internal(why.into()))?;
-        let first = First { content: content.clone(), answer };
+        let first = First { content: hash(content), answer };
         commit.answer = serde_json::to_value(&first).ok();
         for attempt in 0..TRIES {
             commit.id = once.commit_id(attempt);
             match self.apply_telling_barred(commit).await? {
                 (Applied::Yes, _) => return Ok(Outcome::Now),
-                (Applied::Before(stored), _) => {
-                    let first: First = serde_json::from_value(stored.unwrap_or_default())
-                        .map_err(|why| Error::Internal(why.into()))?;
-                    if first.content != content {
-                        let why = "the Idempotency-Key was used for another body before";
-                        return Err(Error::Conflict(why.into()));
-                    }
-                    let answer =
-                        serde_json::from_value(first.answer).map_err(|why| Error::Internal(why.into()))?;
-                    return Ok(Outcome::Before(answer));
-                }
+                (Applied::Before(stored), _) => return before(stored, content).map(Outcome::Before),
                 // An attempt that was settled as not applied bars its id: the next one has its own.
                 (Applied::Conflict, true) => {}
                 (Applied::Conflict, false) => return Ok(Outcome::Conflict),
@@ -106,4 +127,19 @@ impl Writer {
         }
         Err(Error::unavailable("the database does not take changes; nothing was done", None))
     }
+}
+
+/// Tells bodies apart.
+fn hash(content: &[&[u8]]) -> String {
+    CommitId::derived(content).to_string()
+}
+
+/// The answer of the call that was made before, if it was the same.
+fn before<T: DeserializeOwned>(stored: Option<Value>, content: &[&[u8]]) -> Result<T, Error> {
+    let first: First =
+        serde_json::from_value(stored.unwrap_or_default()).map_err(|why| Error::Internal(why.into()))?;
+    if first.content != hash(content) {
+        return Err(Error::Conflict("the Idempotency-Key was used for another body before".into()));
+    }
+    serde_json::from_value(first.answer).map_err(|why| Error::Internal(why.into()))
 }

@@ -68,7 +68,11 @@ impl Quotas {
         let known = self.lock().get(&id).copied().filter(fresh);
         if known.is_none() {
             let written = self.history.written(id, day).await?;
-            self.lock().insert(id, Count { day, written, at: monotonic });
+            let mut counted = self.lock();
+            // Who counted at the same time may have let something in since, which a second count must not undo.
+            if !counted.get(&id).is_some_and(fresh) {
+                counted.insert(id, Count { day, written, at: monotonic });
+            }
         }
         let mut counted = self.lock();
         let Some(count) = counted.get_mut(&id) else {
@@ -92,6 +96,14 @@ impl Quotas {
         }
         count.written = after;
         Ok(())
+    }
+
+    /// Gives back what was taken for a row that was not stored; a count that was made anew never had it.
+    pub fn give_back_history(&self, id: AgentId, bytes: u64) {
+        if let Some(count) = self.lock().get_mut(&id) {
+            count.written.rows = count.written.rows.saturating_sub(1);
+            count.written.bytes = count.written.bytes.saturating_sub(bytes);
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<AgentId, Count>> {

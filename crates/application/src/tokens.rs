@@ -14,7 +14,7 @@ use aito_domain::{
     Cause,
     access::{Grants, Role},
     event::Actor,
-    id::{AgentType, InstallationId, TokenId, Version},
+    id::{AgentType, CommitId, InstallationId, TokenId, Version},
     ports::{
         ReadError,
         agent_store::AgentStore,
@@ -23,7 +23,7 @@ use aito_domain::{
     },
     principal::Principal,
     time::Timestamp,
-    token::{MAX_NAME, MAX_OVERLAP, Refused, Token, TokenText, Transition, is_name},
+    token::{MAX_NAME, MAX_OVERLAP, Refused, SecretTag, Token, TokenText, Transition, is_name},
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -124,29 +124,21 @@ impl TokenService {
             return Ok(None);
         }
         lock(&self.uses).insert(token.id, now);
-        let until = token.good_until(text);
-        Ok(Some(Principal::Token { id: token.id, name: token.name, grants: token.grants, until }))
+        Ok(held(token, text.hash().tag(), now))
     }
 
-    /// The holder of a token whose secret was checked before; `None` when the token counts no more.
+    /// The holder of a token, one of whose secrets was checked before; `None` when that secret counts no more.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub async fn holder(&self, id: TokenId) -> Result<Option<Principal>, Error> {
+    pub async fn holder(&self, id: TokenId, secret: SecretTag) -> Result<Option<Principal>, Error> {
         let now = self.writer.clock().now();
-        let token = self.token(id).await?.filter(|token| token.stands(now).is_ok());
-        Ok(token.map(|token| Principal::Token {
-            id,
-            name: token.name,
-            grants: token.grants,
-            until: token.expires_at,
-        }))
+        Ok(self.token(id).await?.and_then(|token| held(token, secret, now)))
     }
 
-    /// Whether a token's state is known without asking the store.
+    /// Whether a token with this id was read before, so that asking for it again is asked at most every [`BELIEVED`].
     pub fn is_known(&self, id: TokenId) -> bool {
-        let now = self.writer.clock().monotonic();
-        lock(&self.known).get(&id).is_some_and(|known| now.saturating_sub(known.read_at) < BELIEVED)
+        lock(&self.known).contains_key(&id)
     }
 
     /// A token that was read less than [`BELIEVED`] ago.
@@ -210,8 +202,8 @@ impl TokenService {
     /// Makes a token; the text is not to be had again. With `once`, a repetition makes no second one and is told so.
     ///
     /// # Errors
-    /// [`Error::Invalid`] with every fault; [`Error::Conflict`] when a token that is good has the name, or the call
-    /// is a repetition; [`Error::Unavailable`].
+    /// [`Error::Invalid`] with every fault; [`Error::Conflict`] when a token that is not revoked has the name, or
+    /// the call is a repetition; [`Error::Unavailable`].
     pub async fn create(
         &self,
         new: NewToken,
@@ -224,14 +216,11 @@ impl TokenService {
         let content = new_content(&new, &grants);
         let content: Vec<&[u8]> = content.iter().map(String::as_bytes).collect();
         for attempt in 0..TRIES {
-            if self
-                .store
-                .list()
-                .await?
-                .iter()
-                .any(|token| token.name == new.name && token.stands(now).is_ok())
-            {
-                return Err(Error::Conflict(format!("there is a token named \"{}\" already", new.name)));
+            let tokens = self.store.list().await?;
+            let taken = tokens.iter().find(|token| token.name == new.name && token.revoked_at.is_none());
+            let taken = taken.map(|token| name_taken(token, now));
+            if let (Some(taken), None) = (&taken, once) {
+                return Err(Error::Conflict(taken.clone()));
             }
             let author = by.actor().to_string();
             let made = Token::issue(&text, new.name.clone(), grants.clone(), author, expires_at, now);
@@ -244,7 +233,11 @@ impl TokenService {
                     return Ok((TokenView { token, last_used_at: None }, text));
                 }
                 Outcome::Before(made) => return Err(made.refusal()),
-                Outcome::Conflict => self.writer.pause(attempt).await,
+                // The name is taken, and not by what the same call made before.
+                Outcome::Conflict => match taken {
+                    Some(taken) => return Err(Error::Conflict(taken)),
+                    None => self.writer.pause(attempt).await,
+                },
             }
         }
         Err(Error::unavailable("tokens are being changed by others all the time; nothing was done", None))
@@ -298,27 +291,38 @@ impl TokenService {
         installation: InstallationId,
         keep: impl FnOnce(&TokenText) -> Result<(), String>,
     ) -> Result<Option<Token>, Error> {
-        // One id for all servers of an installation, whichever starts first: it is made once, for ever.
-        let id = TokenId(Uuid::new_v8(
-            *aito_domain::id::CommitId::derived(&[b"first token", installation.0.as_bytes()]).0.as_bytes(),
-        ));
+        // One id for all servers of an installation, whichever starts first: it is made once, for ever. It begins with
+        // zeros where others have their time, so that it is the first of every list.
+        let derived = CommitId::derived(&[b"first token", installation.0.as_bytes()]);
+        let mut bytes = *derived.0.as_bytes();
+        bytes[..6].fill(0);
+        let id = TokenId(Uuid::new_v8(bytes));
         if self.store.by_id(id).await?.is_some() {
             return Ok(None);
         }
         let text = self.text(id)?;
         keep(&text).map_err(|why| Error::Internal(why.into()))?;
-        let now = self.writer.clock().now();
         let by = By::attempt(
             Actor::System,
             Arc::new(crate::by::Attempt::local("tokens.create", "the first start".into())),
         );
-        let made = Token::issue(&text, "first".into(), all_roles(), "system".into(), None, now);
-        let detail = describe(&made.token);
-        let (commit, token) = self.commit(made, &by, now, &detail);
-        match self.writer.apply(&commit).await? {
-            Applied::Yes | Applied::Before(_) => Ok(Some(token)),
-            Applied::Conflict => Ok(None),
+        for attempt in 0..TRIES {
+            let now = self.writer.clock().now();
+            let taken = self.store.list().await?;
+            let names = std::iter::once("first".to_owned()).chain((2..).map(|n| format!("first-{n}")));
+            let name = free(&taken, names).unwrap_or_else(|| id.to_string());
+            let made = Token::issue(&text, name, all_roles(), "system".into(), None, now);
+            let detail = describe(&made.token);
+            let (commit, token) = self.commit(made, &by, now, &detail);
+            match self.writer.apply(&commit).await? {
+                Applied::Yes | Applied::Before(_) => return Ok(Some(token)),
+                // Another server's counts.
+                Applied::Conflict if self.store.by_id(id).await?.is_some() => return Ok(None),
+                // Nobody's does: it was settled as not applied, or the name was given away meanwhile.
+                Applied::Conflict => self.writer.pause(attempt).await,
+            }
         }
+        Err(Error::unavailable("tokens are being changed by others all the time; nothing was done", None))
     }
 
     /// Makes a token with all roles for who lost theirs, under the next free name `recovered-<n>`. `keep` is as with
@@ -339,8 +343,7 @@ impl TokenService {
         for attempt in 0..TRIES {
             let now = self.writer.clock().now();
             let taken = self.store.list().await?;
-            let free = (1..).map(|n| format!("recovered-{n}"));
-            let name = free.into_iter().find(|name| taken.iter().all(|token| token.name != *name));
+            let name = free(&taken, (1..).map(|n| format!("recovered-{n}")));
             let name = name.unwrap_or_else(|| text.id.to_string());
             let made = Token::issue(&text, name, all_roles(), "system".into(), None, now);
             let detail = describe(&made.token);
@@ -472,6 +475,12 @@ impl TokenService {
     }
 }
 
+/// The holder of a token by one of its secrets, if that is good.
+fn held(token: Token, secret: SecretTag, now: Timestamp) -> Option<Principal> {
+    let until = token.good_until(secret, now).ok()?;
+    Some(Principal::Token { id: token.id, name: token.name, secret, grants: token.grants, until })
+}
+
 /// What is kept of a token's making for who repeats the call: nothing of its secret.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Made {
@@ -484,6 +493,21 @@ impl Made {
             "this Idempotency-Key made the token {} before; its secret was shown then and is not kept",
             self.token
         ))
+    }
+}
+
+/// The first of some names that no token has, ended ones included.
+fn free(taken: &[Token], mut names: impl Iterator<Item = String>) -> Option<String> {
+    names.find(|name| taken.iter().all(|token| token.name != *name))
+}
+
+fn name_taken(token: &Token, now: Timestamp) -> String {
+    let name = &token.name;
+    match token.stands(now) {
+        Ok(()) => format!("there is a token named \"{name}\" already"),
+        Err(_) => {
+            format!("there is a token named \"{name}\" already; it has expired: revoke it to free its name")
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use crate::{
     event::Actor,
     id::{AgentId, AgentType, Incarnation, TokenId},
     time::Timestamp,
+    token::SecretTag,
 };
 
 /// Who acts.
@@ -21,9 +22,11 @@ pub enum Principal {
         id: TokenId,
         /// What it is called.
         name: String,
+        /// Which of its secrets was shown.
+        secret: SecretTag,
         /// What it may.
         grants: Grants,
-        /// When it ends by itself.
+        /// When that secret ends by itself.
         until: Option<Timestamp>,
     },
     /// Somebody whom an identity provider vouches for (a JSON Web Token); never with a seat.

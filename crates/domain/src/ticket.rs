@@ -16,6 +16,7 @@ use crate::{
     id::{AgentId, CommitId, Incarnation, InstallationId, TokenId},
     installation::{Epoch, InstallationKey},
     time::{Timestamp, millis},
+    token::SecretTag,
 };
 
 /// How every ticket begins.
@@ -29,8 +30,8 @@ pub const LIFE: Duration = Duration::from_secs(30);
 pub enum Holder {
     /// Somebody on a listener that asks for no credential; good on such a one only.
     Anonymous,
-    /// The holder of a token.
-    Token(TokenId),
+    /// The holder of a token, by the secret that was shown.
+    Token(TokenId, SecretTag),
     /// Somebody of an identity provider.
     External {
         /// Whom.
@@ -121,7 +122,7 @@ impl Tickets {
 #[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 mod tests {
     use super::*;
-    use crate::access::Role;
+    use crate::{access::Role, token::SecretHash};
 
     fn tickets(key: u8) -> Tickets {
         let epoch = "abcd".parse().unwrap();
@@ -133,7 +134,7 @@ mod tests {
         let grants = Grants::of([Role::Viewer]);
         for holder in [
             Holder::Anonymous,
-            Holder::Token(TokenId(Uuid::from_u128(3))),
+            Holder::Token(TokenId(Uuid::from_u128(3)), SecretHash([9; 32]).tag()),
             Holder::External { subject: "a".into(), grants, until: 7 },
             Holder::Agent(AgentId(Uuid::from_u128(4)), Incarnation(2)),
         ] {

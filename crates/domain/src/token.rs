@@ -37,6 +37,16 @@ impl SecretHash {
         Self(Sha256::digest(secret).into())
     }
 
+    /// What tells it from others of its token, without being of use for anything else.
+    #[must_use]
+    pub fn tag(&self) -> SecretTag {
+        let mut tag = [0; 8];
+        tag.copy_from_slice(
+            &Sha256::new_with_prefix(b"aito secret tag v1").chain_update(self.0).finalize()[..8],
+        );
+        SecretTag(u64::from_be_bytes(tag))
+    }
+
     /// In constant time.
     fn matches(&self, other: &Self) -> bool {
         self.0.ct_eq(&other.0).into()
@@ -48,6 +58,11 @@ impl fmt::Debug for SecretHash {
         f.write_str("SecretHash(…)")
     }
 }
+
+/// Says which of its secrets a token was shown with, long after that; proves nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct SecretTag(u64);
 
 /// A token as its holder sends it.
 #[derive(Clone, PartialEq, Eq)]
@@ -222,15 +237,18 @@ impl Token {
         self.stands(now)
     }
 
-    /// Until when a secret that is accepted now stays so without a change; `None`: for good.
-    #[must_use]
-    pub fn good_until(&self, text: &TokenText) -> Option<Timestamp> {
-        let retiring = self.retiring.as_ref().filter(|_| !self.hash.matches(&text.hash()));
-        let until = retiring.map(|old| old.until);
-        match (self.expires_at, until) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
+    /// Until when the secret with this tag, which was accepted before, is good without a change; `None`: for good.
+    ///
+    /// # Errors
+    /// [`Refused`]: it is not good any more.
+    pub fn good_until(&self, secret: SecretTag, now: Timestamp) -> Result<Option<Timestamp>, Refused> {
+        self.stands(now)?;
+        if self.hash.tag() == secret {
+            return Ok(self.expires_at);
         }
+        let retiring = self.retiring.as_ref().filter(|old| now < old.until && old.hash.tag() == secret);
+        let until = retiring.ok_or(Refused::Secret)?.until;
+        Ok(Some(self.expires_at.map_or(until, |expires_at| expires_at.min(until))))
     }
 
     /// Takes a new secret; the present one stays good for `overlap` (at most [`MAX_OVERLAP`]).
@@ -329,10 +347,12 @@ mod tests {
     fn a_rotation_overlaps_as_long_as_it_says() {
         let token = token().rotate(text(2).hash(), Duration::from_millis(100), millis(10)).unwrap().token;
         assert_eq!(token.accepts(&text(1), millis(109)), Ok(()));
-        assert_eq!(token.good_until(&text(1)), Some(millis(110)));
+        assert_eq!(token.good_until(text(1).hash().tag(), millis(109)), Ok(Some(millis(110))));
+        assert_eq!(token.good_until(text(1).hash().tag(), millis(110)), Err(Refused::Secret));
         assert_eq!(token.accepts(&text(1), millis(110)), Err(Refused::Secret));
         assert_eq!(token.accepts(&text(2), millis(110)), Ok(()));
-        assert_eq!(token.good_until(&text(2)), Some(millis(1000)));
+        assert_eq!(token.good_until(text(2).hash().tag(), millis(110)), Ok(Some(millis(1000))));
+        assert_eq!(token.good_until(text(2).hash().tag(), millis(1000)), Err(Refused::Expired));
         let twice = token.rotate(text(3).hash(), Duration::ZERO, millis(20)).unwrap().token;
         for old in [1, 2] {
             assert_eq!(twice.accepts(&text(old), millis(20)), Err(Refused::Secret));

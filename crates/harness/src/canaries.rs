@@ -133,16 +133,24 @@ impl Canaries {
 
 fn forms(bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     let each = |write: &dyn Fn(&u8) -> String| bytes.iter().map(write).collect::<String>().into_bytes();
+    let numbers = |between: &str| bytes.iter().map(u8::to_string).collect::<Vec<_>>().join(between);
     let mut all = vec![
         ("plain", bytes.to_vec()),
         ("hexadecimal", each(&|byte| format!("{byte:02x}"))),
         ("hexadecimal", each(&|byte| format!("{byte:02X}"))),
         ("percent-encoded", each(&|byte| format!("%{byte:02x}"))),
         ("percent-encoded", each(&|byte| format!("%{byte:02X}"))),
-        ("percent-encoded", crate::engine::escaped(&latin(bytes)).into_bytes()),
-        ("numbers", each(&|byte| format!("{byte}, "))),
-        ("numbers", each(&|byte| format!("{byte},"))),
+        ("numbers", numbers(", ").into_bytes()),
+        ("numbers", numbers(",").into_bytes()),
     ];
+    // What needs no encoding is the same as plain.
+    if !bytes.iter().all(|byte| is_plain(*byte)) {
+        let sparing = |byte: &u8| match char::from(*byte) {
+            plain if is_plain(*byte) => plain.to_string(),
+            _ => format!("%{byte:02X}"),
+        };
+        all.push(("percent-encoded", each(&sparing)));
+    }
     for alphabet in [STANDARD, URL_SAFE] {
         for before in 0..3 {
             // What stands before and after takes part in the first and last symbols.
@@ -154,18 +162,82 @@ fn forms(bytes: &[u8]) -> Vec<(&'static str, Vec<u8>)> {
     all
 }
 
-/// A text that is escaped as these bytes are; those beyond ASCII stay away, and with them what follows.
-fn latin(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| char::from(*byte)).collect()
+/// Whether it stands for itself in an address (RFC 3986, section 2.3).
+fn is_plain(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
 }
 
 fn base64(bytes: &[u8], alphabet: &[u8; 64]) -> String {
     let mut text = String::new();
     for three in bytes.chunks(3) {
-        let bits = three.iter().enumerate().fold(0_u32, |bits, (n, byte)| bits | u32::from(*byte) << (16 - 8 * n));
+        let bits =
+            three.iter().enumerate().fold(0_u32, |bits, (n, byte)| bits | u32::from(*byte) << (16 - 8 * n));
         for n in 0..=three.len() {
             text.push(char::from(alphabet[(bits >> (18 - 6 * n) & 63) as usize]));
         }
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base_64_is_written_and_read() {
+        for (text, coded) in [("", ""), ("f", "Zg"), ("fo", "Zm8"), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
+            assert_eq!(base64url(text.as_bytes()), coded);
+            assert_eq!(from_base64url(coded), text.as_bytes());
+        }
+        assert_eq!(base64url(&[0xfb, 0xff]), "-_8");
+        assert_eq!(from_hex("00fF7a"), [0, 255, 122]);
+    }
+
+    #[test]
+    fn a_canary_is_found_in_every_form_whole_or_cut() {
+        let text = random();
+        let bytes: Vec<u8> = (0..32).map(|n| n * 7 + 1).collect();
+        let mut canaries = Canaries::default();
+        canaries.plant_bytes("one", &text, &bytes);
+        canaries.plant("two", &random());
+        let numbers = |bytes: &[u8]| format!("{bytes:?}");
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let percent = |bytes: &[u8]| bytes.iter().map(|byte| format!("%{byte:02X}")).collect::<String>();
+        for secret in [text.as_bytes(), &bytes] {
+            let mut places = vec![
+                ("plain", secret.to_vec()),
+                ("hexadecimal", hex(secret).into_bytes()),
+                ("hexadecimal", hex(secret).to_uppercase().into_bytes()),
+                ("percent-encoded", percent(secret).into_bytes()),
+                ("numbers", numbers(secret).into_bytes()),
+                ("numbers", numbers(secret).replace(' ', "").into_bytes()),
+            ];
+            for before in ["", "a", "ab", "abc", "user:"] {
+                let more = [before.as_bytes(), secret, b"!"].concat();
+                places.push(("base 64", base64(&more, STANDARD).into_bytes()));
+                places.push(("base 64", base64(&more, URL_SAFE).into_bytes()));
+            }
+            for (kind, place) in places {
+                let most = place.len() * 2 / 3;
+                for part in [&place[..], &place[..most], &place[place.len() - most..]] {
+                    let noise = [b"<<..", part, b"..>>"].concat();
+                    let found = canaries.in_bytes(&noise);
+                    assert!(found.contains(&format!("one ({kind})")), "{kind}: {found:?}");
+                    assert!(found.iter().all(|name| name.starts_with("one")), "{found:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_there_is_not_found() {
+        let mut canaries = Canaries::default();
+        for _ in 0..30 {
+            canaries.plant("one", &random());
+        }
+        assert!(!canaries.is_empty() && canaries.len() == 30);
+        let other: String = (0..2000).map(|_| random()).collect();
+        assert_eq!(canaries.in_bytes(other.as_bytes()), BTreeSet::new());
+        assert_eq!(canaries.in_bytes(b"short"), BTreeSet::new());
+    }
 }

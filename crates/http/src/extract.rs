@@ -76,7 +76,7 @@ pub(crate) fn too_large() -> ApiError {
     ApiError::new(ProblemKind::PayloadTooLarge, format!("the body may have at most {MAX_BODY} bytes"))
 }
 
-/// A JSON body that may be left out.
+/// A JSON body that may be left out; null is one that is.
 pub(crate) struct OptionalBody<T>(pub(crate) T);
 
 impl<T: DeserializeOwned + Default + 'static> FromRequest for OptionalBody<T> {
@@ -90,8 +90,8 @@ impl<T: DeserializeOwned + Default + 'static> FromRequest for OptionalBody<T> {
         if none {
             return Box::pin(async { Ok(Self(T::default())) });
         }
-        let body = Body::<T>::from_request(req, payload);
-        Box::pin(async { body.await.map(|body| Self(body.0)) })
+        let body = Body::<Option<T>>::from_request(req, payload);
+        Box::pin(async { body.await.map(|body| Self(body.0.unwrap_or_default())) })
     }
 }
 
@@ -168,12 +168,26 @@ fn is_too_deep(bytes: &[u8]) -> bool {
     false
 }
 
-/// The reader's own words without its line and column, which mean nothing to most callers.
+/// What was expected, in the reader's words: neither its line and column, which mean nothing to most callers, nor what
+/// was found, which may be a secret that was put into the wrong place.
 fn type_fault(error: &serde_json::Error) -> String {
     let text = error.to_string();
-    let text = text.split(" at line ").next().unwrap_or(&text);
-    // Types of this program mean nothing to a caller.
-    if text.contains("expected struct ") { "must be an object".to_owned() } else { text.to_owned() }
+    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
+    match text.rsplit_once(", expected ") {
+        // Types of this program mean nothing to a caller either.
+        Some((_, expected)) => {
+            let expected = match expected {
+                "i64" | "u64" | "i32" | "u32" => "a whole number",
+                "f64" | "f32" => "a number",
+                "a sequence" => "a list",
+                "a map" => "an object",
+                other if other.starts_with("struct ") => "an object",
+                other => other,
+            };
+            format!("must be {expected}")
+        }
+        None => "is not what is expected here".to_owned(),
+    }
 }
 
 fn pointer(path: &serde_path_to_error::Path) -> String {
@@ -276,7 +290,12 @@ mod tests {
     async fn wrong_types_name_their_place_and_garbage_is_400() {
         let wrong = problem(parse::<HeartbeatRequest>(br#"{"loopCount":"x"}"#).unwrap_err()).await;
         assert_eq!((wrong.status, wrong.errors[0].pointer.as_str()), (422, "/loopCount"));
-        assert!(!wrong.errors[0].detail.contains("line"));
+        assert_eq!(wrong.errors[0].detail, "must be a whole number");
+        for hidden in ["hunter2", "hunter2, expected x", "hunter2 at line 1, expected \\\"x"] {
+            let body = format!("{{\"loopCount\":\"{hidden}\"}}");
+            let wrong = problem(parse::<HeartbeatRequest>(body.as_bytes()).unwrap_err()).await;
+            assert!(!wrong.errors[0].detail.contains("hunter2"), "{}", wrong.errors[0].detail);
+        }
         for garbage in [&b""[..], b"{", b"{} x", b"\xff"] {
             assert_eq!(problem(parse::<HeartbeatRequest>(garbage).unwrap_err()).await.status, 400);
         }
@@ -285,6 +304,24 @@ mod tests {
             let refused = problem(parse::<HeartbeatRequest>(other).unwrap_err()).await;
             assert_eq!(refused.status, 422);
             assert_eq!(refused.errors[0].detail, "must be an object");
+        }
+    }
+
+    #[actix_web::test]
+    async fn a_body_that_may_be_left_out_may_be_null_and_nothing_else() {
+        let read = async |body: &'static str| {
+            let request = actix_web::test::TestRequest::default()
+                .insert_header((header::CONTENT_TYPE, "application/json"))
+                .insert_header((header::CONTENT_LENGTH, body.len()));
+            let (request, mut payload) = request.set_payload(body).to_http_parts();
+            OptionalBody::<HeartbeatRequest>::from_request(&request, &mut payload).await
+        };
+        for none in ["", "null", "{}"] {
+            assert_eq!(read(none).await.unwrap().0, HeartbeatRequest::default(), "{none}");
+        }
+        assert_eq!(read(r#"{"loopCount":3.0}"#).await.unwrap().0.loop_count, Some(3));
+        for bad in ["[]", "1", "\"x\""] {
+            assert_eq!(problem(read(bad).await.err().unwrap()).await.status, 422, "{bad}");
         }
     }
 

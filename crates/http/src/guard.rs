@@ -37,6 +37,9 @@ use crate::{
     state::{Access, AppState},
 };
 
+/// What is asked of a server by those who keep it alive.
+const PROBES: [&str; 2] = ["/health", "/ready"];
+
 /// What connection a request came over; put into the connection's data when it is accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Over {
@@ -88,7 +91,14 @@ pub(crate) async fn around(
     };
     let mut response = answered.instrument(span).await?;
     let failed = response.response().error().and_then(|error| error.as_error::<ApiError>());
-    if let Some(answer) = failed.map(|error| error.answer(response.request().path())) {
+    if let Some(mut answer) = failed.map(|error| error.answer(response.request().path())) {
+        // What the page of another site was allowed, it may read whole.
+        let (told, headers) = (response.headers(), answer.headers_mut());
+        let allowed =
+            |name: &header::HeaderName| name == header::VARY || name.as_str().starts_with("access-control-");
+        told.iter().filter(|(name, _)| allowed(name)).for_each(|(name, value)| {
+            headers.append(name.clone(), value.clone());
+        });
         response = response.into_response(answer);
     }
     account(&state, &response);
@@ -219,7 +229,9 @@ async fn admitted(state: &AppState, req: &ServiceRequest) -> Result<Option<Stand
         return Err(error);
     }
     let open = state.access.open && matches!(over, Over::Tcp(local, _) if local.ip().is_loopback());
-    if let Some(value) = req.headers().get(header::AUTHORIZATION) {
+    let value = req.headers().get(header::AUTHORIZATION);
+    // Whether it lives and is ready is told whatever credential comes along, also while none can be looked up.
+    if let Some(value) = value.filter(|_| !PROBES.contains(&req.path())) {
         let Some(text) = bearer(value) else { return Err(wrong(state, req, &from, None).await) };
         return Ok(Some(login(state, req, &from, text).await?));
     }
@@ -279,7 +291,7 @@ async fn login(
         count(state, req, &Key::Credential(key.clone())).await?;
     } else if !state.login.is_cheap(&text) {
         // Looking it up costs the store something, for whatever id.
-        count(state, req, &Key::of(from.address)).await?;
+        count(state, req, &Key::unknown(from.address)).await?;
     }
     match state.login.check(&text).await {
         Ok(standing) => {

@@ -62,9 +62,17 @@ pub(crate) enum Key {
     Address(IpAddr),
     /// Those without one over Unix sockets.
     Unix,
+    /// Looks into the store for tokens that nobody here knows yet, by whoever made them necessary. They are apart from
+    /// [`Self::Address`], so that who has no credential cannot keep a neighbour from showing one.
+    Unknown(Option<IpAddr>),
 }
 
 impl Key {
+    /// Of looks into the store for who calls from there.
+    pub(crate) fn unknown(address: Option<IpAddr>) -> Self {
+        Self::Unknown(address.map(network))
+    }
+
     /// Of a caller without a credential.
     pub(crate) fn of(address: Option<IpAddr>) -> Self {
         address.map_or(Self::Unix, |address| Self::Address(network(address)))

@@ -135,6 +135,13 @@ const PROVISIONS: &[Provision] = &[
         packages: &["busybox-static"],
     },
     Provision {
+        name: "sqlite3",
+        need: Need::Suite,
+        probe: |root| version(root, "sqlite3", &["--version"]),
+        how: "Debian: apt-get install -y sqlite3; tests look into a server's store with it",
+        packages: &["sqlite3"],
+    },
+    Provision {
         name: "openssl",
         need: Need::Suite,
         probe: |root| version(root, "openssl", &["version"]),

@@ -89,11 +89,58 @@ on_both_sets! {
         the_seven_agents_have_their_documented_intervals_and_tiers,
         metrics_are_text_that_a_scraper_reads_and_the_api_describes_itself,
     }
+    audit {
+        every_change_has_one_entry_and_nothing_else_has,
+        a_refused_attempt_is_told_with_its_status,
+        a_flood_of_refusals_is_a_handful_of_entries,
+        lists_are_filtered_and_paged_without_gap_or_double,
+        a_killed_server_has_told_of_every_change_that_it_acknowledged,
+        the_chain_is_verified_beside_a_running_server_and_without_one,
+        a_chain_that_was_tampered_with_is_found_out,
+    }
+    canaries {
+        no_planted_secret_comes_out_again,
+    }
     bad_input {
         unknown_and_invalid_requests_are_refused,
         wrong_methods_name_the_right_ones_and_later_paths_say_so,
         bodies_are_checked_whole,
         what_cannot_start_is_refused_by_name_and_nothing_changes,
+    }
+    tokens {
+        the_first_start_makes_one_token_for_its_owner_alone_and_no_later_start_another,
+        a_lost_token_is_replaced_on_the_machine_beside_a_server_and_without_one,
+        a_token_lives_as_it_is_told_and_its_secret_is_shown_once,
+        a_token_keeps_its_name_until_it_is_revoked_even_when_it_has_expired,
+        every_fault_of_a_new_token_is_named_and_a_name_that_is_taken_is_a_conflict,
+        a_making_that_is_repeated_makes_no_second_token_and_shows_no_secret,
+        a_row_that_is_repeated_gets_its_first_answer_and_keys_belong_to_caller_and_path,
+        every_wrong_credential_gets_the_same_answer,
+    }
+    streams {
+        a_ticket_opens_one_socket_once_and_nothing_else,
+        a_ticket_ends_with_its_time_and_with_the_token_that_asked_for_it,
+        an_ended_token_loses_its_open_streams_within_5_s_and_no_other_does,
+        a_secret_that_was_rotated_away_loses_its_open_streams_within_5_s,
+        a_past_incarnation_loses_its_open_socket_within_5_s,
+        an_agent_hears_of_itself_only,
+        what_is_told_of_tokens_is_for_those_who_may_list_them,
+    }
+    limits {
+        an_agent_writes_so_much_history_a_day_and_no_other_pays_for_it,
+    }
+    roles {
+        every_operation_is_for_those_whom_the_contract_names,
+        where_no_credential_is_asked_for_all_may_all_and_agents_stay_themselves,
+        the_page_of_the_description_is_everybodys,
+        every_operation_refuses_what_is_wrong_as_documented,
+    }
+    examples {
+        the_documented_examples_work_as_they_stand,
+        the_documented_examples_work_with_a_token,
+        sockets_want_a_credential_other_sites_get_nothing_and_floods_are_slowed,
+        a_scraper_reads_metrics_with_a_viewers_token_and_nobody_without,
+        ids_of_any_form_are_unknown_and_json_is_camel_case_everywhere,
     }
 }
 

@@ -1,7 +1,9 @@
 //! Who may do what: every operation of the API, asked by everybody.
 //!
-//! Invariants: the tables below are written from the HTTP contract (sections Roles and Conventions), not from the
+//! Invariants: the tables are written from the HTTP contract (sections Roles and Conventions), not from the
 //! code; an operation without a row fails, and so does a row without an operation; a refusal has no effect.
+
+mod table;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,158 +12,8 @@ use aito_client::{Client, Endpoint, Options, RawAnswer};
 use aito_harness::{Sandbox, Server, Set, wait};
 use serde_json::{Value, json};
 
+use self::table::{BODIES, LATER, QUERIES, Row, SERVED};
 use crate::{SOON, as_agent, get, post, refused, sandbox};
-
-/// An operation, who may do it, and what it then answers.
-///
-/// Who: `public` everybody, `any` every credential, the roles by their names, `own` an agent for itself, `agent` every
-/// agent. `seat` and `self` are the holder of the seat and the agent that stand in a body: nobody yet, since nothing
-/// reads a body before its path is served.
-type Row = (&'static str, &'static str, &'static str, u16);
-
-const SERVED: &[Row] = &[
-    ("GET", "/health", "public", 200),
-    ("GET", "/ready", "public", 200),
-    ("GET", "/openapi.json", "public", 200),
-    ("GET", "/health/full", "viewer operator human", 200),
-    ("GET", "/metrics", "viewer operator human", 200),
-    ("GET", "/agents", "viewer operator human", 200),
-    ("GET", "/agents/{type}", "viewer operator human", 200),
-    ("GET", "/agents/{type}/health", "viewer operator human", 200),
-    ("GET", "/agents/{type}/spec", "viewer operator human", 200),
-    ("GET", "/agents/{type}/events", "viewer operator human", 200),
-    ("GET", "/agents/{type}/logs", "viewer operator human", 200),
-    ("GET", "/agents/{type}/stats", "viewer operator human", 200),
-    ("GET", "/agents/{type}/history", "viewer operator human own", 200),
-    ("POST", "/agents/{type}/history", "own", 201),
-    ("POST", "/agents/{type}/heartbeat", "own", 200),
-    ("POST", "/agents/{type}/start", "operator", 200),
-    ("POST", "/agents/{type}/restart", "operator", 200),
-    ("POST", "/agents/{type}/stop", "operator", 200),
-    ("GET", "/containers", "viewer operator human", 200),
-    ("GET", "/events", "viewer operator human", 200),
-    ("GET", "/ws", "viewer operator human agent", 101),
-    ("POST", "/ws/tickets", "any", 201),
-    ("GET", "/tokens", "admin", 200),
-    ("POST", "/tokens", "admin", 201),
-    ("POST", "/tokens/{id}/rotate", "admin", 200),
-    ("DELETE", "/tokens/{id}", "admin", 200),
-    ("GET", "/audit", "admin", 200),
-];
-
-/// What the contract has and the description not yet: 501 for who may.
-const LATER: &[Row] = &[
-    ("GET", "/agents/{type}/state", "viewer operator human own", 501),
-    ("PUT", "/agents/{type}/state/{key}", "own", 501),
-    ("POST", "/agents/{type}/message", "operator agent", 501),
-    ("GET", "/agents/{type}/mailbox", "viewer operator human own", 501),
-    ("POST", "/agents/{type}/mailbox/{id}/ack", "own", 501),
-    ("GET", "/agents/{type}/usage", "viewer operator human", 501),
-    ("POST", "/agents/{type}/think", "own", 501),
-    ("POST", "/broadcast", "operator", 501),
-    ("GET", "/fleet", "viewer operator human", 501),
-    ("POST", "/fleet/stop", "admin", 501),
-    ("POST", "/fleet/resume", "admin", 501),
-    ("GET", "/events/stream", "viewer operator human", 501),
-    ("GET", "/decisions", "viewer operator human agent", 501),
-    ("GET", "/decisions/pending", "viewer operator human agent", 501),
-    ("GET", "/decisions/escalated", "viewer operator human agent", 501),
-    ("POST", "/decisions", "operator human agent", 501),
-    ("GET", "/decisions/{id}", "viewer operator human agent", 501),
-    ("GET", "/decisions/{id}/timeline", "viewer operator human agent", 501),
-    ("POST", "/decisions/{id}/vote", "seat self", 501),
-    ("POST", "/decisions/{id}/opinions", "self", 501),
-    ("POST", "/decisions/{id}/escalate", "operator human agent", 501),
-    ("POST", "/decisions/{id}/resolve", "human", 501),
-    // Who proposed may; which of them did is the call's own to know.
-    ("POST", "/decisions/{id}/withdraw", "operator human agent", 501),
-    ("POST", "/decisions/{id}/tier", "operator human agent", 501),
-    ("GET", "/escalations", "viewer operator human", 501),
-    ("GET", "/tasks", "viewer operator human agent", 501),
-    ("POST", "/tasks", "operator agent", 501),
-    ("GET", "/tasks/{id}", "viewer operator human agent", 501),
-    ("PATCH", "/tasks/{id}", "operator", 501),
-    ("POST", "/tasks/claim", "self", 501),
-    ("POST", "/tasks/{id}/complete", "operator agent", 501),
-    ("POST", "/tasks/{id}/fail", "operator agent", 501),
-    ("POST", "/tasks/{id}/cancel", "operator agent", 501),
-    ("GET", "/domains/whitelist", "viewer operator human", 501),
-    ("POST", "/domains/whitelist", "operator", 501),
-    ("DELETE", "/domains/{domain}", "operator", 501),
-    ("GET", "/domains/approval-requests", "viewer operator human", 501),
-    ("POST", "/domains/approval-requests", "operator agent", 501),
-    ("POST", "/domains/approval-requests/{id}/approve", "operator human", 501),
-    ("POST", "/domains/approval-requests/{id}/reject", "operator human", 501),
-    ("GET", "/domains/check", "viewer operator human agent", 501),
-    ("GET", "/settings", "viewer operator human", 501),
-    ("GET", "/settings/schema", "viewer operator human", 501),
-    ("POST", "/settings/queue/{key}", "operator", 501),
-    ("POST", "/settings/governance/{key}", "human", 501),
-    ("POST", "/benchmark/run", "operator", 501),
-    ("GET", "/benchmark/runs", "viewer operator human", 501),
-    ("GET", "/benchmark/runs/{runId}", "viewer operator human", 501),
-    ("DELETE", "/benchmark/runs/{runId}", "operator", 501),
-    ("GET", "/scheduler/jobs", "viewer operator human", 501),
-    ("PUT", "/scheduler/jobs", "operator", 501),
-    ("POST", "/scheduler/jobs", "operator", 501),
-    ("POST", "/scheduler/jobs/{id}/pause", "operator", 501),
-    ("POST", "/scheduler/jobs/{id}/resume", "operator", 501),
-    ("POST", "/scheduler/jobs/{id}/run", "operator", 501),
-    ("GET", "/scheduler/jobs/{id}/runs", "viewer operator human", 501),
-    ("GET", "/workers", "viewer operator human", 501),
-    ("GET", "/dead-letters", "viewer operator human", 501),
-    ("POST", "/dead-letters/{id}/replay", "operator", 501),
-    ("GET", "/knowledge/search", "viewer operator human agent", 501),
-    ("POST", "/knowledge", "operator agent", 501),
-    ("GET", "/backlog/report", "viewer operator human", 501),
-    ("GET", "/n/{secret}", "public", 501),
-    ("POST", "/n/{secret}", "public", 501),
-];
-
-/// Requests with a body: one that is wrong in every value, with the places of its faults, and one of a wrong type.
-const BODIES: &[(&str, &str, &str, &[&str], &str)] = &[
-    (
-        "POST",
-        "/agents/{type}/heartbeat",
-        r#"{"loopCount":-1,"currentFocus":"a\u0000","lastLoopAt":"noon","status":"dancing"}"#,
-        &["/currentFocus", "/lastLoopAt", "/loopCount", "/status"],
-        r#"{"loopCount":"many"}"#,
-    ),
-    (
-        "POST",
-        "/agents/{type}/history",
-        r#"{"actionType":"dance","summary":" ","details":["\u0000"]}"#,
-        &["/actionType", "/details", "/summary"],
-        r#"{"summary":1}"#,
-    ),
-    (
-        "POST",
-        "/tokens",
-        r#"{"name":" x","roles":["viewer","root"],"scopes":["seat:xyz","all"],"expiresAt":"2001-01-01T00:00:00Z"}"#,
-        &["/expiresAt", "/name", "/roles/1", "/scopes/0", "/scopes/1"],
-        r#"{"roles":"viewer"}"#,
-    ),
-    ("POST", "/tokens/{id}/rotate", r#"{"overlap":604801}"#, &["/overlap"], r#"{"overlap":"long"}"#),
-];
-
-/// Queries that are wrong in every parameter that has a form, with the places of their faults.
-const QUERIES: &[(&str, &str, &[&str])] = &[
-    ("/ready", "scope=half", &["?scope"]),
-    ("/agents", "status=odd&limit=0&cursor=..", &["?cursor", "?limit", "?status"]),
-    ("/agents/{type}/events", "limit=501&cursor=x", &["?cursor", "?limit"]),
-    ("/agents/{type}/history", "limit=501&cursor=x", &["?cursor", "?limit"]),
-    (
-        "/agents/{type}/logs",
-        "tail=5001&since=noon&follow=1&previous=no",
-        &["?follow", "?previous", "?since", "?tail"],
-    ),
-    ("/containers", "limit=-1&cursor=x", &["?cursor", "?limit"]),
-    ("/events", "limit=many&type=Odd&cursor=x", &["?cursor", "?limit", "?type"]),
-    // Actor and operation are any text: what nobody did has no entries.
-    ("/audit", "limit=0&cursor=x&outcome=good&actor=x&operation=x", &["?cursor", "?limit", "?outcome"]),
-    ("/tokens", "limit=0&cursor=x", &["?cursor", "?limit"]),
-    ("/ws", "types=odd&since=odd&ticket=odd", &["?since", "?types"]),
-];
 
 const ID: &str = "018f0000-0000-7000-8000-000000000000";
 const TYPES: [&str; 2] = ["ceo", "cmo"];
@@ -174,13 +26,7 @@ pub(crate) async fn every_operation_is_for_those_whom_the_contract_names(set: Se
     let company = Company::founded(&sandbox, &server).await;
     assert_complete(&get(&server.client(), "/openapi.json").await.json().unwrap());
     let tokens_before = company.tokens().await;
-    for row in SERVED.iter().chain(LATER) {
-        for caller in &company.callers {
-            for object in objects(row, caller) {
-                company.ask(row, caller, object).await;
-            }
-        }
-    }
+    company.ask_all().await;
     // What was refused had no effect: the token that all of it was aimed at is as it was, and each that is new was
     // made by one who may.
     let victim = server.client_with(&company.victim.secret);
@@ -200,6 +46,28 @@ pub(crate) async fn every_operation_is_for_those_whom_the_contract_names(set: Se
         let history = get(&victim, &format!("/agents/{agent}/history")).await.json().unwrap();
         assert_eq!(history["history"].as_array().unwrap().len(), 1, "only its own: {history}");
     }
+}
+
+pub(crate) async fn where_no_credential_is_asked_for_all_may_all_and_agents_stay_themselves(set: Set) {
+    let sandbox = sandbox(set);
+    configure(&sandbox);
+    let server = sandbox.start().await;
+    let first = server.client();
+    until_all_agents(&first).await;
+    for agent in TYPES {
+        first.start(agent).await.unwrap();
+    }
+    let viewer = make(&first, "viewer", &["viewer"], None).await;
+    let ceo = credential(&sandbox, "ceo", 1).await;
+    let callers = [
+        ("nobody", Shows::Open, server.client()),
+        ("nobody at the agents' socket", Shows::Nothing, nobody(&sandbox)),
+        ("garbage", Shows::Wrong(ProblemKind::Unauthorized), server.client_with("nonsense")),
+        ("viewer", Shows::Token(&["viewer"]), server.client_with(&viewer.secret)),
+        ("ceo", Shows::Agent("ceo"), server.client_with(&ceo)),
+    ];
+    let callers = callers.map(|(name, shows, client)| Caller { name, shows, client }).into();
+    Company { callers, first, victim: viewer }.ask_all().await;
 }
 
 pub(crate) async fn the_page_of_the_description_is_everybodys(set: Set) {
@@ -371,6 +239,13 @@ async fn credential(sandbox: &Sandbox, agent: &str, incarnation: u64) -> String 
     wait::until("the credential", SOON, async || std::fs::read_to_string(&file).ok()).await.trim().to_owned()
 }
 
+async fn until_all_agents(client: &Client) {
+    wait::until("all agents", SOON, async || {
+        (client.agents(None).await.ok()?.agents.len() == 7).then_some(())
+    })
+    .await;
+}
+
 fn nobody(sandbox: &Sandbox) -> Client {
     Client::new(Endpoint::unix(sandbox.socket()), Options::default()).unwrap()
 }
@@ -378,6 +253,8 @@ fn nobody(sandbox: &Sandbox) -> Client {
 /// What a caller shows.
 enum Shows {
     Nothing,
+    /// Nothing, where nobody is asked for anything.
+    Open,
     /// What is nobody's, or nobody's any more.
     Wrong(ProblemKind),
     /// A token that holds these roles and scopes.
@@ -408,6 +285,7 @@ struct Company {
 impl Company {
     async fn founded(sandbox: &Sandbox, server: &Server) -> Self {
         let first = server.client_with(&sandbox.first_token());
+        until_all_agents(&first).await;
         let mut callers = Vec::new();
         let mut add = |name, shows, client| callers.push(Caller { name, shows, client });
         for (name, holds) in [
@@ -437,7 +315,7 @@ impl Company {
         let path = format!("/tokens/{}", revoked.id);
         assert_eq!(first.raw("DELETE", &path, &[], None).await.unwrap().status, 200);
         add("revoked", wrong(), server.client_with(&revoked.secret));
-        let soon = aito_domain::time::millis(wait::wall_millis() + 1500);
+        let soon = aito_domain::time::millis(wait::wall_millis() + 4000);
         let soon = aito_api::timestamp::to_string(&soon);
         let expired = make(&first, "expired", &["admin", "operator", "human"], Some(&soon)).await;
         add("expired", wrong(), server.client_with(&expired.secret));
@@ -464,6 +342,16 @@ impl Company {
         let listed = get(&self.first, "/tokens?limit=500").await.json().unwrap();
         let listed = listed["tokens"].as_array().unwrap().clone();
         listed.into_iter().map(|token| (token["id"].as_str().unwrap().to_owned(), token)).collect()
+    }
+
+    async fn ask_all(&self) {
+        for row in SERVED.iter().chain(LATER) {
+            for caller in &self.callers {
+                for object in objects(row, caller) {
+                    self.ask(row, caller, object).await;
+                }
+            }
+        }
     }
 
     /// One call, and its answer held against the table.
@@ -500,14 +388,15 @@ impl Company {
     }
 }
 
-/// The agents that a row is tried on: for an agent itself and another, for who starts and stops one that nobody else
-/// needs.
-fn objects(row: &Row, caller: &Caller) -> Vec<&'static str> {
-    match (row.1, &caller.shows) {
-        (path, _) if !path.contains("{type}") => vec!["ceo"],
-        (_, Shows::Agent(_)) => TYPES.to_vec(),
-        (path, _) if ["/start", "/stop", "/restart"].iter().any(|end| path.ends_with(end)) => vec!["cto"],
-        _ => vec!["ceo"],
+/// The agents that a row is tried on: an agent itself and another; who may start and stop one does it to one that
+/// nobody else needs.
+fn objects(row: &Row, caller: &Caller) -> &'static [&'static str] {
+    let moves = ["/start", "/stop", "/restart"].iter().any(|end| row.1.ends_with(end));
+    match &caller.shows {
+        _ if !row.1.contains("{type}") => &["ceo"],
+        Shows::Agent(_) => &TYPES,
+        _ if moves && denial(row, caller, "ceo").is_none() => &["cto"],
+        _ => &["ceo"],
     }
 }
 
@@ -516,6 +405,9 @@ fn denial(row: &Row, caller: &Caller, agent: &str) -> Option<(ProblemKind, BTree
     let may: Vec<&str> = row.2.split(' ').collect();
     let own = may.contains(&"own");
     match &caller.shows {
+        Shows::Open => return None,
+        // Whether it lives and is ready is told whatever is shown.
+        Shows::Wrong(_) if ["/health", "/ready"].contains(&row.1) => return None,
         Shows::Wrong(kind) => return Some((*kind, BTreeSet::new())),
         _ if may.contains(&"public") => return None,
         Shows::Nothing => return Some((ProblemKind::Unauthorized, BTreeSet::new())),
@@ -557,7 +449,8 @@ fn named(body: &Value) -> BTreeSet<String> {
 }
 
 async fn make(first: &Client, name: &str, holds: &[&str], expires_at: Option<&str>) -> Made {
-    let (scopes, roles): (Vec<_>, Vec<_>) = holds.iter().partition(|held| held.starts_with("seat:"));
+    let (scopes, roles): (Vec<&str>, Vec<&str>) =
+        holds.iter().copied().partition(|held| held.starts_with("seat:"));
     let wish = json!({"name": name, "roles": roles, "scopes": scopes, "expiresAt": expires_at});
     let answer = post(first, "/tokens", &wish.to_string()).await;
     assert_eq!(answer.status, 201, "{}", String::from_utf8_lossy(&answer.body));

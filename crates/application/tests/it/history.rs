@@ -40,7 +40,7 @@ async fn a_row_is_stored_with_its_event_and_pages_join() {
         rows.push(
             server
                 .history
-                .record(&ceo, Incarnation(1), entry(&format!("row {n}")), &own(), None)
+                .record(&ceo, Incarnation(1), entry(&format!("row {n}")), &own(), None, None)
                 .await
                 .unwrap(),
         );
@@ -81,7 +81,7 @@ async fn bounds_are_exact_and_all_faults_are_named() {
         Err(Error::Invalid(faults)) => faults.into_iter().map(|fault| fault.pointer).collect::<Vec<_>>(),
         other => panic!("{other:?}"),
     };
-    let record = async |new| server.history.record(&ceo, Incarnation(1), new, &own(), None).await;
+    let record = async |new| server.history.record(&ceo, Incarnation(1), new, &own(), None, None).await;
     let text = |length: usize| "x".repeat(length);
     let all = NewEntry {
         action_type: "Idea".to_owned(),
@@ -102,13 +102,13 @@ async fn only_the_present_incarnation_writes_history() {
     let house = House::automatic();
     let server = house.server(&["ceo"]).await;
     let newborn = house.agent("ceo").await;
-    let refused = server.history.record(&newborn, Incarnation(0), entry("x"), &own(), None).await;
+    let refused = server.history.record(&newborn, Incarnation(0), entry("x"), &own(), None, None).await;
     assert!(matches!(refused, Err(Error::PastIncarnation { .. })), "it was never started");
     server.fleet.restart(&ty("ceo"), &operator()).await.unwrap();
     server.fleet.restart(&ty("ceo"), &operator()).await.unwrap();
     let ceo = house.agent("ceo").await;
     for said in [Incarnation(1), Incarnation(3)] {
-        let refused = server.history.record(&ceo, said, entry("x"), &own(), None).await;
+        let refused = server.history.record(&ceo, said, entry("x"), &own(), None, None).await;
         let Err(Error::PastIncarnation { said: named, present }) = refused else {
             panic!("{said} is not present")
         };
@@ -123,8 +123,9 @@ async fn a_row_survives_a_troubled_store_exactly_once_or_not_at_all() {
     let ledger = Scripted::new(house.store.clone(), []);
     let server = house.server_of([spec_of("ceo")], ledger.clone(), house.store.clone()).await;
     let ceo = started(&house, &server).await;
-    let record =
-        async |summary: &str| server.history.record(&ceo, Incarnation(1), entry(summary), &own(), None).await;
+    let record = async |summary: &str| {
+        server.history.record(&ceo, Incarnation(1), entry(summary), &own(), None, None).await
+    };
 
     ledger.then([Next::UnknownApplied]);
     record("applied").await.unwrap();
@@ -150,7 +151,7 @@ async fn a_repeated_key_stores_nothing_and_gives_the_first_row() {
     let record = async |summary: &str, key: &str| {
         server
             .history
-            .record(&ceo, Incarnation(1), entry(summary), &own(), Some(&once("ceo", "/ceo", key)))
+            .record(&ceo, Incarnation(1), entry(summary), &own(), Some(&once("ceo", "/ceo", key)), None)
             .await
     };
     // Whatever became of the answers: of the first call, of the repetition, or of both.
@@ -181,12 +182,12 @@ async fn a_repeated_key_stores_nothing_and_gives_the_first_row() {
     let cmo = house.store.by_id(cmo.id).await.unwrap().unwrap();
     let theirs = server
         .history
-        .record(&cmo, Incarnation(1), entry("row 0"), &own(), Some(&once("ceo", "/cmo", "key 0")))
+        .record(&cmo, Incarnation(1), entry("row 0"), &own(), Some(&once("ceo", "/cmo", "key 0")), None)
         .await
         .unwrap();
     let other = server
         .history
-        .record(&ceo, Incarnation(1), entry("row 0"), &operator(), Some(&once("ops", "/ceo", "key 0")))
+        .record(&ceo, Incarnation(1), entry("row 0"), &operator(), Some(&once("ops", "/ceo", "key 0")), None)
         .await
         .unwrap();
     let mine = record("row 0", "key 0").await.unwrap();

@@ -407,7 +407,7 @@ pub struct Probe {
     watches: AtomicU64,
 }
 
-struct Gate {
+pub struct Gate {
     reached: oneshot::Sender<()>,
     open: oneshot::Receiver<()>,
 }
@@ -418,7 +418,7 @@ pub struct Held {
     pub open: oneshot::Sender<()>,
 }
 
-fn gate() -> (Gate, Held) {
+pub fn gate() -> (Gate, Held) {
     let (reached, was_reached) = oneshot::channel();
     let (open, opened) = oneshot::channel();
     (Gate { reached, open: opened }, Held { reached: was_reached, open })
@@ -545,11 +545,11 @@ impl Probe {
     }
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-async fn pass(gate: Option<Gate>) {
+pub async fn pass(gate: Option<Gate>) {
     if let Some(Gate { reached, open }) = gate {
         let _ = reached.send(());
         let _ = open.await;

@@ -34,6 +34,7 @@ impl fmt::Display for Operation {
 pub(super) struct Document {
     operations: Vec<Operation>,
     streams: Vec<Operation>,
+    text: String,
 }
 
 impl Document {
@@ -75,7 +76,12 @@ impl Document {
         if operations.is_empty() {
             return Err("the description has no operation".into());
         }
-        Ok(Self { operations, streams })
+        Ok(Self { operations, streams, text: text.to_owned() })
+    }
+
+    /// As it was printed.
+    pub(super) fn text(&self) -> &str {
+        &self.text
     }
 
     /// Every operation.

@@ -27,14 +27,33 @@ const CHECKS: [&str; 10] = [
     "response_headers_conformance",
     "response_schema_conformance",
     "negative_data_rejection",
+    ACCEPTANCE,
     "missing_required_header",
     "unsupported_method",
     "allow_header_conformance",
-    "ignored_auth",
 ];
+/// The same where a credential is asked for.
+const IGNORED_AUTH: &str = "ignored_auth";
+/// That what the description allows is not refused as invalid.
+const ACCEPTANCE: &str = "positive_data_acceptance";
+
+/// What may be refused although the description allows it, because a description cannot say all that is wanted.
+const UNSAYABLE: [(&str, &str, &str); 6] = [
+    ("POST", "/tokens", "`expiresAt` lies in the future, and a seat is that of an agent that exists"),
+    ("POST", "/agents/{type}/history", "`details` has so many bytes at most, and no text in it has a NUL"),
+    ("GET", "/agents/{type}/history", "`cursor` is one that an answer gave"),
+    ("GET", "/events", "`cursor` is one that an answer gave"),
+    ("GET", "/agents/{type}/events", "`cursor` is one that an answer gave"),
+    ("GET", "/ws", "it is a WebSocket handshake"),
+];
+/// How a valid request may be answered everywhere: a key or a state that another call took is none of its faults.
+const ACCEPTED: [&str; 6] = ["2xx", "401", "403", "404", "409", "412"];
 
 /// The configuration's name in the directory of a call.
 const CONFIG: &str = "schemathesis.toml";
+
+/// The description's name there.
+const DESCRIPTION: &str = "openapi.json";
 
 /// How long an answer may take, in seconds.
 const ANSWER_SECONDS: u64 = 10;
@@ -100,6 +119,7 @@ impl Call<'_> {
         let dir = fs::canonicalize(dir).map_err(wrong)?;
         let config = toml::to_string(&self.config()).map_err(|why| why.to_string())?;
         fs::write(dir.join(CONFIG), config).map_err(wrong)?;
+        fs::write(dir.join(DESCRIPTION), self.document.text()).map_err(wrong)?;
         let output = fs::File::create(dir.join(OUTPUT)).map_err(wrong)?;
         let mut command = Command::new(program);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -125,15 +145,19 @@ impl Call<'_> {
             Phases::All => "examples,coverage,fuzzing,stateful",
             Phases::Chance => "fuzzing",
         };
-        let (seed, checks) = (self.seed.to_string(), CHECKS.join(","));
-        let location = format!("{}/openapi.json", address.trim_end_matches('/'));
+        let seed = self.seed.to_string();
+        let checks = CHECKS.into_iter().chain(self.token.map(|_| IGNORED_AUTH));
+        let checks = checks.collect::<Vec<_>>().join(",");
         // One worker: several would make the order of the calls a matter of chance that no seed decides.
         [
             "--config-file",
             CONFIG,
             "--no-color",
             "run",
-            &location,
+            // As a file: from the server, the operation that serves it would be left out.
+            DESCRIPTION,
+            "--url",
+            address.trim_end_matches('/'),
             "--phases",
             phases,
             "--checks",
@@ -159,7 +183,13 @@ impl Call<'_> {
             "cache": {"enabled": false},
             // A command that repeats a case needs all of it; what a token opens is gone when the run ends.
             "output": {"sanitization": {"enabled": false}},
-            "generation": {"database": "none", "max-examples": self.examples},
+            // A credential that is made up is refused, also where none is asked for.
+            "generation": {
+                "database": "none",
+                "max-examples": self.examples,
+                "with-security-parameters": self.token.is_some(),
+            },
+            "checks": accepted(&ACCEPTED),
             "request-timeout": ANSWER_SECONDS,
             "max-stream-events": STREAM_EVENTS,
             "dictionaries": {"agents": {"values": AGENTS}, "stopped": {"values": STOPPED}},
@@ -178,6 +208,13 @@ impl Call<'_> {
         for (operation, _) in self.excluded {
             operations.push(only(operation, json!({"enabled": false})));
         }
+        for (method, path, _) in
+            UNSAYABLE.into_iter().filter(|(method, path, _)| self.document.has(method, path))
+        {
+            let operation = Operation::new(method, path);
+            operations
+                .push(only(&operation, json!({"checks": accepted(&[&ACCEPTED[..], &["422"]].concat())})));
+        }
         for operation in self.document.streams() {
             operations.push(only(operation, json!({"request-timeout": STREAM_SECONDS})));
         }
@@ -193,6 +230,11 @@ impl Call<'_> {
         }
         operations
     }
+}
+
+/// How a valid request may be answered.
+fn accepted(statuses: &[&str]) -> Value {
+    json!({ACCEPTANCE: {"expected-statuses": statuses}})
 }
 
 /// That the agent in a path is mostly one of this dictionary.
@@ -233,13 +275,37 @@ mod tests {
     }
 
     #[test]
+    fn only_where_a_credential_is_asked_for_it_is_tried_without() {
+        let document = document();
+        let asked = call(&document, &[]);
+        let checks = |call: &Call<'_>| call.arguments("http://127.0.0.1:1/").join(" ").contains(IGNORED_AUTH);
+        let makes_up = |call: &Call<'_>| call.config()["generation"]["with-security-parameters"].clone();
+        assert!(checks(&asked) && makes_up(&asked) == true);
+        let open = Call { token: None, ..asked };
+        assert!(!checks(&open) && makes_up(&open) == false);
+    }
+
+    #[test]
+    fn what_a_description_cannot_say_is_excused_by_name_and_nothing_else_is() {
+        let document = Document::read(r#"{"paths":{"/tokens":{"get":{},"post":{}}}}"#).unwrap();
+        let config = call(&document, &[]).config();
+        let everywhere = config["checks"][ACCEPTANCE]["expected-statuses"].as_array().unwrap();
+        assert!(!everywhere.contains(&json!("422")));
+        let operations = config["operations"].as_array().unwrap();
+        assert_eq!(operations.len(), 1);
+        assert_eq!(operations[0]["include-name"], "POST /tokens");
+        let there = operations[0]["checks"][ACCEPTANCE]["expected-statuses"].as_array().unwrap();
+        assert!(there.contains(&json!("422")) && there.len() == everywhere.len() + 1);
+    }
+
+    #[test]
     fn the_command_line_names_address_seed_and_phases() {
         let document = document();
         let all = call(&document, &[]);
         let has = |call: &Call<'_>, pair: [&str; 2]| {
             call.arguments("http://127.0.0.1:1/").windows(2).any(|found| found == pair)
         };
-        assert!(has(&all, ["run", "http://127.0.0.1:1/openapi.json"]));
+        assert!(has(&all, ["run", DESCRIPTION]) && has(&all, ["--url", "http://127.0.0.1:1"]));
         assert!(has(&all, ["--seed", "9"]));
         assert!(has(&all, ["--phases", "examples,coverage,fuzzing,stateful"]));
         assert!(has(&Call { phases: Phases::Chance, ..all }, ["--phases", "fuzzing"]));

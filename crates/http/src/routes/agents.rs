@@ -310,12 +310,8 @@ pub(crate) async fn record(
         summary: body.0.summary.unwrap_or_default(),
         details: body.0.details,
     };
-    if caller.agent().is_some() {
-        let details = new.details.as_ref().map_or(0, |details| details.to_string().len());
-        let bytes = (new.summary.len() + details) as u64;
-        state.quotas.take_history(agent.id, &agent.agent_type, bytes).await?;
-    }
-    let entry = state.history.record(&agent, incarnation, new, &caller.by(), once.as_ref()).await?;
+    let quotas = caller.agent().map(|_| &*state.quotas);
+    let entry = state.history.record(&agent, incarnation, new, &caller.by(), once.as_ref(), quotas).await?;
     let created = api::HistoryCreated { success: true, history: convert::history(entry) };
     let location = format!("/agents/{path}/history/{}", created.history.id);
     Ok(HttpResponse::Created().insert_header((header::LOCATION, location)).json(created))
@@ -334,7 +330,7 @@ pub(crate) async fn record(
         ("previous" = Option<bool>, Query, description = "Of the incarnation before the present one, as long as it is kept", example = false),
     ),
     responses(
-        (status = 200, description = "Lines, oldest first", content((api::LogList = "application/json"), (String = "text/event-stream"))),
+        (status = 200, description = "Lines, oldest first", content((api::LogList = "application/json"), (api::LogEvent = "text/event-stream"))),
         (status = 404, description = "No such agent, or it has no container", body = api::Problem, content_type = "application/problem+json"),
     )
 )]

@@ -50,7 +50,7 @@ pub(crate) async fn list(state: State, req: HttpRequest) -> Result<web::Json<api
             ("Location" = String, description = "The token's path"),
             ("ETag" = String, description = "Its state, for `If-Match`"),
         )),
-        (status = 409, description = "A token that is good has the name, or the key was used", body = api::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "A token that is not revoked has the name, or the key was used", body = api::Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn create(
