@@ -300,7 +300,12 @@ async fn login(
             }
             Ok(standing)
         }
-        Err(LoginError::Failed(error)) => Err(error.into()),
+        Err(LoginError::Failed(error)) => {
+            if known.is_none() {
+                count(state, req, &Key::unknown(from.address)).await?;
+            }
+            Err(error.into())
+        }
         Err(error) => Err(wrong(state, req, from, Some(&error)).await),
     }
 }

@@ -1,3 +1,5 @@
+//! What goes in comes out equal, and what cannot be understood is an error.
+
 use aito_domain::{
     agent::{Exit, LastExit, Lifecycle, Reach},
     event::{Actor, Payload},
