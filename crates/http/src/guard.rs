@@ -32,7 +32,7 @@ use aito_domain::{
 use tracing::Instrument as _;
 
 use crate::{
-    limits::{Key, Left, MAX_HEADERS, MAX_URI, Spent},
+    limits::{Key, Left, MAX_HEADERS, MAX_URI, Spent, late},
     problem::ApiError,
     state::{Access, AppState},
 };
@@ -82,8 +82,8 @@ pub(crate) async fn around(
         // Before a browser asks for something of another site, it asks whether it may; nobody's credential counts.
         match preflight(&state, &req, &from) {
             Ok(()) => next.call(req).await,
-            Err((error, spent)) => {
-                state.clock.sleep(spent.late()).await;
+            Err(error) => {
+                state.clock.sleep(late(state.ids.bits())).await;
                 let response = error.answer(req.path());
                 Ok(req.into_response(response))
             }
@@ -119,17 +119,14 @@ pub(crate) async fn around(
 }
 
 /// Counts what browsers ask before they call; the answer to it needs no credential.
-fn preflight(state: &AppState, req: &ServiceRequest, from: &Source) -> Result<(), (ApiError, Spent)> {
+fn preflight(state: &AppState, req: &ServiceRequest, from: &Source) -> Result<(), ApiError> {
     let asks =
         req.method() == Method::OPTIONS && req.headers().contains_key(header::ACCESS_CONTROL_REQUEST_METHOD);
     if !asks {
         return Ok(());
     }
     let taken = state.rates.take(&Key::of(from.address));
-    taken.map(|left| _ = req.extensions_mut().insert(left)).map_err(|spent| {
-        req.extensions_mut().insert(spent.left);
-        (too_many(spent), spent)
-    })
+    taken.map(|left| _ = req.extensions_mut().insert(left)).map_err(|spent| spent_error(req, spent))
 }
 
 /// The inner middleware: lets a request in, or not.
@@ -344,7 +341,7 @@ async fn count(state: &AppState, req: &ServiceRequest, key: &Key) -> Result<(), 
             Ok(())
         }
         Err(spent) => {
-            state.clock.sleep(spent.late()).await;
+            state.clock.sleep(late(state.ids.bits())).await;
             Err(spent_error(req, spent))
         }
     }

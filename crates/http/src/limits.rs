@@ -8,6 +8,7 @@ use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
     num::NonZeroU32,
+    ops::Range,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
@@ -27,8 +28,9 @@ use governor::{
 pub(crate) const MAX_URI: usize = 8 << 10;
 /// The most bytes of all headers together.
 pub(crate) const MAX_HEADERS: usize = 32 << 10;
-/// How late a refusal is answered at most.
-const LATE: Duration = Duration::from_millis(500);
+/// How late a refusal is answered: between these. Not as long as the next request has to wait: beside many others that
+/// is next to nothing, and each of them would be back at once.
+const LATE: Range<Duration> = Duration::from_millis(250)..Duration::from_millis(750);
 /// After how many calls it is looked who need not be counted any more.
 const TIDY_AFTER: u32 = 20_000;
 
@@ -87,6 +89,12 @@ fn network(address: IpAddr) -> IpAddr {
     }
 }
 
+/// How late a refusal is answered, by random bits: those that are refused together do not come back together.
+pub(crate) fn late(bits: u64) -> Duration {
+    let spread = (LATE.end - LATE.start).as_millis() as u64;
+    LATE.start + Duration::from_millis(bits % spread)
+}
+
 type Counted = RateLimiter<Key, DashMapStateStore<Key>, DefaultClock, StateInformationMiddleware>;
 
 /// Counts requests (GCRA).
@@ -111,13 +119,6 @@ pub(crate) struct Spent {
     pub(crate) left: Left,
     /// Until the next request can be.
     pub(crate) wait: Duration,
-}
-
-impl Spent {
-    /// How long to wait before it is said.
-    pub(crate) fn late(self) -> Duration {
-        self.wait.clamp(LATE / 10, LATE)
-    }
 }
 
 impl Rates {
@@ -266,7 +267,6 @@ mod tests {
         assert_eq!(remaining, [2, 1, 0]);
         let spent = rates.take(&a).unwrap_err();
         assert!(spent.wait > Duration::from_millis(500) && spent.wait <= Duration::from_secs(1), "{spent:?}");
-        assert!(spent.late() <= LATE);
         assert!(rates.take(&Key::Credential("b".into())).is_ok(), "another caller is another count");
         assert!(rates.take(&Key::of(None)).is_ok());
         let mut headers = HeaderMap::new();
@@ -274,6 +274,12 @@ mod tests {
         assert_eq!(headers.get("ratelimit-limit").unwrap(), "3");
         assert_eq!(headers.get("ratelimit-remaining").unwrap(), "0");
         assert_eq!(headers.get("ratelimit-reset").unwrap(), "3");
+    }
+
+    #[test]
+    fn refusals_come_late_and_not_together() {
+        assert!((0..1000).all(|bits| LATE.contains(&late(bits * 7919))) && LATE.contains(&late(u64::MAX)));
+        assert_ne!(late(1), late(2));
     }
 
     #[test]
