@@ -5,7 +5,7 @@
 
 use std::{
     fs::OpenOptions,
-    io::Write as _,
+    io::{self, Read as _, Seek as _, SeekFrom, Write as _},
     os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
 };
@@ -46,10 +46,23 @@ impl HeadSink for HeadFile {
         };
         let mut text = serde_json::to_string(&line).map_err(|why| why.to_string())?;
         text.push('\n');
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(&self.0);
-        file.and_then(|mut file| file.write_all(text.as_bytes()).and_then(|()| file.sync_data()))
-            .map_err(|why| format!("{}: {why}", self.0.display()))
+        append(&self.0, text).map_err(|why| format!("{}: {why}", self.0.display()))
     }
+}
+
+/// Adds a line, on a line of its own also after one that a crash cut off.
+fn append(path: &Path, mut line: String) -> io::Result<()> {
+    let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(path)?;
+    if file.seek(SeekFrom::End(0))? > 0 {
+        file.seek(SeekFrom::End(-1))?;
+        let mut last = [0];
+        file.read_exact(&mut last)?;
+        if last != *b"\n" {
+            line.insert(0, '\n');
+        }
+    }
+    file.write_all(line.as_bytes())?;
+    file.sync_data()
 }
 
 /// What `aito audit verify` takes.
@@ -69,16 +82,20 @@ pub(crate) fn run(config: Config, args: &VerifyArgs) -> Result<String, String> {
     runtime.block_on(async {
         let (stores, file) = credentials::opened(&config).await?;
         let path = args.heads.clone().unwrap_or_else(|| config.data_dir.join(HEADS));
-        let heads = read(&path, args.heads.is_some())?;
+        let (heads, torn) = read(&path, args.heads.is_some())?;
         let public = AuditKey::new(&file.key).public();
         let found = verify(&*stores.audit, &public, &heads).await.map_err(|why| why.to_string())?;
         let begins = match found.after {
             0 => "from the first one on".to_owned(),
             n => format!("after {n}, up to which a signed checkpoint stands for what was forgotten"),
         };
+        let torn = match torn {
+            0 => String::new(),
+            n => format!("; {n} lines are cut off"),
+        };
         Ok(format!(
             "the audit is whole: {} entries {begins}\nhead        {} {}\nexported    {} of {} heads in {} lie in it \
-             and agree\nunsealed    {} entries, of which nothing is proven yet\nkey         {public}",
+             and agree{torn}\nunsealed    {} entries, of which nothing is proven yet\nkey         {public}",
             found.entries,
             found.head.n,
             found.head.seal,
@@ -90,23 +107,23 @@ pub(crate) fn run(config: Config, args: &VerifyArgs) -> Result<String, String> {
     })
 }
 
-fn read(path: &Path, must_exist: bool) -> Result<Vec<Checkpoint>, String> {
+/// The heads of a file, and how many of its lines are none: what a crash has cut off.
+fn read(path: &Path, must_exist: bool) -> Result<(Vec<Checkpoint>, usize), String> {
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
-        Err(why) if why.kind() == std::io::ErrorKind::NotFound && !must_exist => String::new(),
+        Err(why) if why.kind() == io::ErrorKind::NotFound && !must_exist => String::new(),
         Err(why) => return Err(format!("{}: {why}", path.display())),
     };
-    let mut heads = Vec::new();
-    let mut lines = text.split_inclusive('\n').enumerate().peekable();
-    while let Some((n, line)) = lines.next() {
-        // A crash may have cut the last one off.
-        if lines.peek().is_none() && !line.ends_with('\n') {
-            break;
+    let (mut heads, mut torn) = (Vec::new(), 0);
+    for (n, line) in text.lines().enumerate() {
+        match checkpoint(line) {
+            Some(head) => heads.push(head),
+            // The beginning of one: a crash has cut it off.
+            None if line.starts_with("{\"n\":") && !line.ends_with('}') => torn += 1,
+            None => return Err(format!("{}: line {} is no head", path.display(), n + 1)),
         }
-        let head = checkpoint(line.trim_end());
-        heads.push(head.ok_or_else(|| format!("{}: line {} is no head", path.display(), n + 1))?);
     }
-    Ok(heads)
+    Ok((heads, torn))
 }
 
 fn checkpoint(line: &str) -> Option<Checkpoint> {
@@ -130,13 +147,16 @@ mod tests {
         for head in &heads {
             HeadFile(path.clone()).export(head).unwrap();
         }
-        assert_eq!(read(&path, true).unwrap(), heads);
+        assert_eq!(read(&path, true).unwrap(), (heads.to_vec(), 0));
         let whole = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, &whole[..whole.len() - 3]).unwrap();
-        assert_eq!(read(&path, true).unwrap(), heads[..1]);
-        std::fs::write(&path, format!("x\n{whole}")).unwrap();
-        assert!(read(&path, true).unwrap_err().contains("line 1"));
+        assert_eq!(read(&path, true).unwrap(), (heads[..1].to_vec(), 1));
+        // What comes after a torn line stands on a line of its own.
+        HeadFile(path.clone()).export(&heads[1]).unwrap();
+        assert_eq!(read(&path, true).unwrap(), (heads.to_vec(), 1));
+        std::fs::write(&path, format!("{whole}x\n")).unwrap();
+        assert!(read(&path, true).unwrap_err().contains("line 3"));
         assert!(read(&dir.path().join("none"), true).is_err());
-        assert_eq!(read(&dir.path().join("none"), false).unwrap(), []);
+        assert_eq!(read(&dir.path().join("none"), false).unwrap(), (vec![], 0));
     }
 }

@@ -393,6 +393,11 @@ fn check(raw: Raw, figment: &Figment) -> Result<Config, String> {
     if raw.no_auth && !listen.ip().is_loopback() {
         return Err(wrong("listen", &format!("a loopback address together with --no-auth, not {listen}")));
     }
+    if raw.no_auth && !raw.trusted_proxies.is_empty() {
+        let allowed =
+            "empty together with --no-auth: whoever a proxy speaks for would need no credential either";
+        return Err(wrong("trusted_proxies", allowed));
+    }
     if !(1..=64).contains(&raw.workers) {
         return Err(wrong("workers", "1 to 64"));
     }

@@ -21,6 +21,7 @@ pub(crate) struct RawLimits {
     burst: u32,
     connections: u32,
     connections_per_address: u32,
+    streams_per_credential: u32,
     history_rows_per_day: u64,
     history_bytes_per_day: u64,
 }
@@ -33,6 +34,7 @@ impl Default for RawLimits {
             burst: limits.burst.get(),
             connections: limits.connections,
             connections_per_address: limits.connections_per_address,
+            streams_per_credential: limits.streams_per_credential,
             history_rows_per_day: 10_000,
             history_bytes_per_day: 64 << 20,
         }
@@ -159,6 +161,12 @@ pub(crate) fn check(raw: &RawGuard<'_>) -> Result<GuardConfig, Wrong> {
         )
         .map_err(|(key, _)| (key, "1 to limits.connections".to_owned()))?
         .get(),
+        streams_per_credential: bounded(
+            "limits.streams_per_credential",
+            l.streams_per_credential,
+            1_000_000,
+        )?
+        .get(),
     };
     let keep_days = raw.audit.keep_days;
     if keep_days > 36_500 {
@@ -174,6 +182,7 @@ pub(crate) fn check(raw: &RawGuard<'_>) -> Result<GuardConfig, Wrong> {
         ("limits.burst", l.burst.to_string()),
         ("limits.connections", l.connections.to_string()),
         ("limits.connections_per_address", l.connections_per_address.to_string()),
+        ("limits.streams_per_credential", l.streams_per_credential.to_string()),
         ("limits.history_rows_per_day", l.history_rows_per_day.to_string()),
         ("limits.history_bytes_per_day", l.history_bytes_per_day.to_string()),
         ("audit.keep_days", if keep_days == 0 { "0: for ever".to_owned() } else { keep_days.to_string() }),

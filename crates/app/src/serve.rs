@@ -39,7 +39,7 @@ use aito_domain::{
     ticket::Tickets,
 };
 use aito_embedded::data_dir::{DataDir, InstallationFile, StoreKind};
-use aito_http::{Access, Answers, AppState, Frames, Listener, Rates};
+use aito_http::{Access, Answers, AppState, Frames, Listener, Rates, Streams};
 use aito_jwt::JwtVerifier;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -321,6 +321,7 @@ async fn build(config: &Config, data: &DataDir, parts: Parts) -> Result<Services
         audit,
         quotas,
         rates: Rates::new(config.guard.limits),
+        streams: Streams::new(config.guard.limits),
         clock: clock.clone(),
         ids,
         access: Access {
@@ -363,12 +364,14 @@ async fn run_until_stopped(
         let stop = stop.clone();
         loops.spawn(async move { heartbeats.run(stop).await });
     }
+    // These take note of requests, and so end after the last one.
+    let answered = CancellationToken::new();
     {
-        let (tokens, stop) = (state.tokens.clone(), stop.clone());
+        let (tokens, stop) = (state.tokens.clone(), answered.clone());
         loops.spawn(async move { tokens.run(stop).await });
     }
     {
-        let (audit, stop) = (state.audit.clone(), stop.clone());
+        let (audit, stop) = (state.audit.clone(), answered.clone());
         loops.spawn(async move { audit.run(stop).await });
     }
     loops.close();
@@ -380,6 +383,7 @@ async fn run_until_stopped(
     info!("stopping; agents go on running");
     stop.cancel();
     handle.stop(true).await;
+    answered.cancel();
     if tokio::time::timeout(STOP_LIMIT, loops.wait()).await.is_err() {
         warn!("a loop did not end in time");
     }

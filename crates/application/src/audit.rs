@@ -28,8 +28,12 @@ use crate::{
 pub const TELL_EVERY: Duration = Duration::from_secs(1);
 /// How often a head that has moved is exported.
 const EXPORT_EVERY: Duration = Duration::from_secs(60);
-/// How many kinds of attempts are counted between two times; what comes besides is counted as one of others.
+/// How many kinds of attempts are counted between two times, of callers that are known and again of others; what comes
+/// besides is counted together.
 const KINDS: usize = 256;
+/// The actor of an attempt without a valid credential.
+pub const NOBODY: &str = "nobody";
+const VARIOUS: &str = "various";
 /// How many entries are sealed at once.
 const AT_ONCE: u32 = 500;
 /// How many entries are forgotten at once, under one checkpoint.
@@ -61,6 +65,7 @@ pub struct AuditService {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Kind {
     actor: String,
+    credential: String,
     operation: &'static str,
     source: String,
     object: String,
@@ -93,29 +98,29 @@ impl AuditService {
             return;
         }
         let at = self.writer.clock().now();
+        let known = attempt.actor != NOBODY;
         let mut kind = Kind {
             actor: attempt.actor.clone(),
-            operation: attempt.operation,
+            credential: attempt.credential.clone(),
+            // Who has no credential may ask for whatever paths there are: those are told by the first of them.
+            operation: if known { attempt.operation } else { "" },
             source: attempt.source.clone(),
-            object: attempt.object.clone(),
+            object: if known { attempt.object.clone() } else { String::new() },
             outcome: outcome.as_str(),
             detail,
         };
         let mut waiting = self.lock();
-        if waiting.len() >= KINDS && !waiting.contains_key(&kind) {
-            let actor = std::mem::take(&mut kind.actor);
+        let kinds = waiting.keys().filter(|other| (other.actor != NOBODY) == known).count();
+        if kinds >= KINDS && !waiting.contains_key(&kind) {
+            // One for each operation and outcome, and strangers leave the room of those who are known alone.
             kind = Kind {
-                actor: "various".into(),
-                source: "various".into(),
-                object: "various".into(),
-                detail: format!("too many kinds at once, among others {actor}"),
+                actor: if known { VARIOUS } else { NOBODY }.to_owned(),
+                credential: VARIOUS.to_owned(),
+                source: VARIOUS.to_owned(),
+                object: VARIOUS.to_owned(),
+                detail: "too many kinds at once".to_owned(),
                 ..kind
             };
-            let others = waiting.iter_mut().find(|(known, _)| known.actor == "various");
-            if let Some((_, counted)) = others {
-                counted.times += 1;
-                return;
-            }
         }
         let counted = Counted { first: attempt, outcome, at, times: 0 };
         waiting.entry(kind).or_insert(counted).times += 1;
@@ -143,8 +148,9 @@ impl AuditService {
             let now = clock.monotonic();
             let due =
                 stopping || exported_at.is_none_or(|at: Duration| now.saturating_sub(at) >= EXPORT_EVERY);
-            if let Some(head) = head.filter(|head| due && head.n > exported) {
-                self.export(head);
+            if let Some(head) = head.filter(|head| due && head.n > exported)
+                && self.export(head)
+            {
                 (exported, exported_at) = (head.n, Some(now));
             }
             if stopping {
@@ -168,8 +174,8 @@ impl AuditService {
             let id = self.writer.ids().uuid();
             let mut entry =
                 counted.first.entry(id, counted.at, counted.outcome, kind.detail.clone(), counted.times);
-            if kind.actor == "various" {
-                (entry.actor, entry.credential) = (kind.actor.clone(), "various".into());
+            if kind.credential == VARIOUS {
+                (entry.actor, entry.credential) = (kind.actor.clone(), kind.credential.clone());
                 (entry.source, entry.object) = (kind.source.clone(), kind.object.clone());
             }
             commit.audit.push(entry);
@@ -227,12 +233,15 @@ impl AuditService {
         Ok((last, sealed.len()))
     }
 
-    fn export(&self, head: Head) {
+    /// Gives whether it is exported.
+    fn export(&self, head: Head) -> bool {
         let checkpoint = self.key.sign(head, self.writer.clock().now());
         info!(n = head.n, seal = %head.seal, "the audit's head");
-        if let Err(why) = self.sink.export(&checkpoint) {
-            warn!(why, "the audit's head cannot be exported");
+        let exported = self.sink.export(&checkpoint);
+        if let Err(why) = &exported {
+            warn!(why, "the audit's head cannot be exported; it will be tried again");
         }
+        exported.is_ok()
     }
 
     /// Forgets sealed entries that are older than they are kept.
@@ -261,9 +270,10 @@ impl AuditService {
         let old = oldest.iter().take_while(|sealed| sealed.entry.at < before).count();
         let Some(last) = oldest[..old].last() else { return Ok(false) };
         let head = Head { n: last.n, seal: last.seal };
-        let checkpoint = self.key.sign(head, self.writer.clock().now());
-        self.sink.export(&checkpoint).map_err(|why| SealError::Unavailable(why.into()))?;
-        let gone = self.store.prune(&checkpoint).await?;
+        let now = self.writer.clock().now();
+        let exported = self.sink.export(&self.key.sign(head, now));
+        exported.map_err(|why| SealError::Unavailable(why.into()))?;
+        let gone = self.store.prune(&self.key.sign_start(head, now)).await?;
         info!(gone, up_to = head.n, "old entries of the audit were forgotten");
         Ok(old == oldest.len())
     }
@@ -331,19 +341,39 @@ pub async fn verify(
     public: &str,
     exported: &[Checkpoint],
 ) -> Result<Verified, Broken> {
-    let start = store.checkpoint().await?;
-    for checkpoint in start.iter().chain(exported) {
-        if !checkpoint.is_signed_by(public) {
-            return Err(Broken::Forged(checkpoint.head.n));
+    loop {
+        let start = store.checkpoint().await?;
+        match verify_from(store, public, exported, start).await {
+            // A server may have forgotten what was about to be read: then the chain begins elsewhere.
+            Err(Broken::Missing { .. }) if store.checkpoint().await? != start => {}
+            verified => return verified,
         }
+    }
+}
+
+async fn verify_from(
+    store: &dyn AuditStore,
+    public: &str,
+    exported: &[Checkpoint],
+    start: Option<Checkpoint>,
+) -> Result<Verified, Broken> {
+    let forged = |checkpoint: &Checkpoint| Broken::Forged(checkpoint.head.n);
+    if let Some(start) = start.filter(|start| !start.is_start_signed_by(public)) {
+        return Err(forged(&start));
+    }
+    if let Some(other) = exported.iter().find(|checkpoint| !checkpoint.is_signed_by(public)) {
+        return Err(forged(other));
+    }
+    let mut heads: HashMap<u64, Vec<Seal>> = HashMap::new();
+    for checkpoint in exported {
+        heads.entry(checkpoint.head.n).or_default().push(checkpoint.head.seal);
     }
     // Before the entries: what is sealed meanwhile lies above it and is checked as well.
     let promised = store.head().await?;
     let begin = start.map_or(Head::NONE, |checkpoint| checkpoint.head);
     let (mut head, mut entries, mut agreed) = (begin, 0, 0);
-    let contradicted = |n: u64, seal: Seal| {
-        exported.iter().any(|checkpoint| checkpoint.head.n == n && checkpoint.head.seal != seal)
-    };
+    let contradicted =
+        |n: u64, seal: Seal| heads.get(&n).is_some_and(|seals| seals.iter().any(|said| *said != seal));
     if contradicted(head.n, head.seal) {
         return Err(Broken::Contradicted(head.n));
     }
@@ -364,7 +394,7 @@ pub async fn verify(
             if contradicted(next.n, next.seal) {
                 return Err(Broken::Contradicted(next.n));
             }
-            agreed += exported.iter().filter(|checkpoint| checkpoint.head.n == next.n).count();
+            agreed += heads.get(&next.n).map_or(0, Vec::len);
             (head, entries) = (next, entries + 1);
         }
         debug_assert_eq!(head.n, last);

@@ -226,21 +226,37 @@ impl AuditKey {
         Seal(self.0.verifying_key().to_bytes()).to_string()
     }
 
-    /// Signs a head.
+    /// Signs a head, as what the chain's end was at a time.
     #[must_use]
     pub fn sign(&self, head: Head, at: Timestamp) -> Checkpoint {
-        Checkpoint { head, at, signature: self.0.sign(&signed(head, at)).to_bytes() }
+        Checkpoint { head, at, signature: self.0.sign(&signed(HEAD, head, at)).to_bytes() }
+    }
+
+    /// Signs a head, as what the chain begins after since a time. A head that was exported is none: who has one
+    /// cannot make anything be forgotten with it.
+    #[must_use]
+    pub fn sign_start(&self, head: Head, at: Timestamp) -> Checkpoint {
+        Checkpoint { head, at, signature: self.0.sign(&signed(START, head, at)).to_bytes() }
     }
 }
 
 impl Checkpoint {
-    /// Whether the holder of the key to `public` ([`AuditKey::public`]) signed it.
+    /// Whether the holder of the key to `public` ([`AuditKey::public`]) signed it as an end ([`AuditKey::sign`]).
     #[must_use]
     pub fn is_signed_by(&self, public: &str) -> bool {
+        self.is_signed_as(HEAD, public)
+    }
+
+    /// Whether the holder of that key signed it as a beginning ([`AuditKey::sign_start`]).
+    #[must_use]
+    pub fn is_start_signed_by(&self, public: &str) -> bool {
+        self.is_signed_as(START, public)
+    }
+
+    fn is_signed_as(&self, what: &[u8], public: &str) -> bool {
         let key = unhex(public).and_then(|bytes| VerifyingKey::from_bytes(&bytes).ok());
-        key.is_some_and(|key| {
-            key.verify_strict(&signed(self.head, self.at), &Signature::from_bytes(&self.signature)).is_ok()
-        })
+        let signature = Signature::from_bytes(&self.signature);
+        key.is_some_and(|key| key.verify_strict(&signed(what, self.head, self.at), &signature).is_ok())
     }
 
     /// The signature as 128 hexadecimal digits.
@@ -250,8 +266,11 @@ impl Checkpoint {
     }
 }
 
-fn signed(head: Head, at: Timestamp) -> Vec<u8> {
-    let mut bytes = b"aito audit head v1".to_vec();
+const HEAD: &[u8] = b"aito audit head v1";
+const START: &[u8] = b"aito audit start v1";
+
+fn signed(what: &[u8], head: Head, at: Timestamp) -> Vec<u8> {
+    let mut bytes = what.to_vec();
     bytes.extend(head.n.to_be_bytes());
     bytes.extend(head.seal.0);
     bytes.extend(at.timestamp_millis().to_be_bytes());
@@ -340,6 +359,9 @@ mod tests {
         ] {
             assert!(!forged.is_signed_by(&key.public()));
         }
+        let start = key.sign_start(head, millis(9));
+        assert!(start.is_start_signed_by(&key.public()) && !start.is_start_signed_by(&other.public()));
+        assert!(!signed.is_start_signed_by(&key.public()) && !start.is_signed_by(&key.public()));
         assert_eq!(unhex::<64>(&signed.signature_text()), Some(signed.signature));
     }
 

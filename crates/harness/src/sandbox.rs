@@ -109,9 +109,10 @@ impl Sandbox {
             // Containers run as nobody in particular and may write here, where a test wants them to.
             fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o777)).unwrap();
         }
-        let mut env: BTreeMap<_, _> = ["RATE", "BURST", "CONNECTIONS", "CONNECTIONS_PER_ADDRESS"]
-            .map(|name| (format!("AITO_LIMITS__{name}"), "1000000".to_owned()))
-            .into();
+        let mut env: BTreeMap<_, _> =
+            ["RATE", "BURST", "CONNECTIONS", "CONNECTIONS_PER_ADDRESS", "STREAMS_PER_CREDENTIAL"]
+                .map(|name| (format!("AITO_LIMITS__{name}"), "1000000".to_owned()))
+                .into();
         if places.is_none() {
             // An engine of this machine is none of a sandbox's.
             env.insert("DOCKER_HOST".to_owned(), "unix:///nonexistent/docker.sock".to_owned());

@@ -8,14 +8,18 @@ use std::{rc::Rc, sync::Arc};
 
 use actix_web::{FromRequest, Handler, HttpMessage as _, HttpRequest, dev::Payload, http::Method};
 use aito_api::ProblemKind;
-use aito_application::{Attempt, By, login::Standing, once::Once};
+use aito_application::{Attempt, By, audit::NOBODY, login::Standing, once::Once};
 use aito_domain::{
     access::{Denied, Operation, Who, permit},
     principal::Principal,
 };
 use futures_util::future::LocalBoxFuture;
 
-use crate::{guard::Source, problem::ApiError};
+use crate::{
+    guard::{Source, told_path},
+    limits::{Stream, Streams},
+    problem::ApiError,
+};
 
 /// What a path's methods do; put beside the path's handlers, read by [`Checked`].
 pub(crate) struct Operations(pub(crate) Vec<(Method, Operation)>);
@@ -80,9 +84,9 @@ fn check(req: &HttpRequest) -> Result<(), ApiError> {
 
 fn attempt(req: &HttpRequest, standing: Option<&Standing>, operation: Operation) -> Arc<Attempt> {
     let from = req.extensions().get::<Source>().cloned().unwrap_or_default();
-    let actor = standing.map_or_else(|| "nobody".to_owned(), |it| it.principal.actor().to_string());
+    let actor = standing.map_or_else(|| NOBODY.to_owned(), |it| it.principal.actor().to_string());
     let credential = standing.map_or_else(|| "none".to_owned(), |it| it.principal.key());
-    let object = req.path().to_owned();
+    let object = told_path(req.path()).to_owned();
     Arc::new(Attempt::new(actor, credential, operation.as_str(), object, from.source(), from.request_id))
 }
 
@@ -127,6 +131,17 @@ impl Caller {
             Some(attempt) => By::attempt(actor, attempt.clone()),
             None => By::author(actor),
         }
+    }
+
+    /// Counts a stream of this caller's for as long as the answer is kept.
+    ///
+    /// # Errors
+    /// 429 when there are too many.
+    pub(crate) fn stream(&self, streams: &Streams) -> Result<Stream, ApiError> {
+        streams.open(self.principal().key()).ok_or_else(|| {
+            let detail = "this credential has too many streams open: end one, or wait until one has ended";
+            ApiError::new(ProblemKind::TooManyRequests, detail).retry_after(5)
+        })
     }
 
     /// The call's `Idempotency-Key`, as this caller's for this method and path.

@@ -16,13 +16,14 @@ use actix_web::{
     HttpMessage as _,
     body::BoxBody,
     dev::{ServiceRequest, ServiceResponse},
-    http::{Method, header},
+    http::{ConnectionType, Method, header},
     middleware::Next,
     web,
 };
 use aito_api::ProblemKind;
 use aito_application::{
     Attempt,
+    audit::NOBODY,
     login::{LoginError, Standing, Text},
 };
 use aito_domain::{
@@ -47,6 +48,8 @@ pub(crate) enum Over {
     Tcp(SocketAddr, SocketAddr),
     /// A Unix socket: for agents.
     Unix,
+    /// One that is too many: nothing that was sent over it counts.
+    Refused,
 }
 
 /// Where a request came from, and its id.
@@ -70,13 +73,22 @@ pub(crate) async fn around(
     req: ServiceRequest,
     next: Next<BoxBody>,
 ) -> Result<ServiceResponse<BoxBody>, actix_web::Error> {
+    // What was sent before a connection was closed can still be read from it.
+    if !matches!(req.conn_data::<Over>(), Some(Over::Tcp(..) | Over::Unix)) {
+        let error = ApiError::new(ProblemKind::Unavailable, "too many connections").retry_after(5);
+        let mut answer = error.answer(told_path(req.path()));
+        answer.head_mut().set_connection_type(ConnectionType::Close);
+        name_request(answer.headers_mut(), &state.ids.uuid().to_string());
+        secure(answer.headers_mut());
+        return Ok(req.into_response(answer));
+    }
     let started = state.clock.monotonic();
     let id = request_id(&req, &state);
     let method = req.method().clone();
     let from = Source { address: address(&state, &req), request_id: id.clone() };
     req.extensions_mut().insert(from.clone());
     // Whatever stands in a path is a caller's: it starts no line of the log and does nothing to a terminal.
-    let path = display_safe(req.path(), Sink::Log).into_owned();
+    let path = display_safe(told_path(req.path()), Sink::Log).into_owned();
     let span = tracing::info_span!("request", %id, %method, path);
     let answered = async {
         // Before a browser asks for something of another site, it asks whether it may; nobody's credential counts.
@@ -84,14 +96,14 @@ pub(crate) async fn around(
             Ok(()) => next.call(req).await,
             Err(error) => {
                 state.clock.sleep(late(state.ids.bits())).await;
-                let response = error.answer(req.path());
+                let response = error.answer(told_path(req.path()));
                 Ok(req.into_response(response))
             }
         }
     };
     let mut response = answered.instrument(span).await?;
     let failed = response.response().error().and_then(|error| error.as_error::<ApiError>());
-    if let Some(mut answer) = failed.map(|error| error.answer(response.request().path())) {
+    if let Some(mut answer) = failed.map(|error| error.answer(told_path(response.request().path()))) {
         // What the page of another site was allowed, it may read whole.
         let (told, headers) = (response.headers(), answer.headers_mut());
         let allowed =
@@ -104,9 +116,7 @@ pub(crate) async fn around(
     account(&state, &response);
     let left = response.request().extensions().get::<Left>().copied();
     let headers = response.headers_mut();
-    if let Ok(value) = header::HeaderValue::from_str(&id) {
-        headers.insert(header::HeaderName::from_static("x-request-id"), value);
-    }
+    name_request(headers, &id);
     if let Some(left) = left {
         left.tell(headers);
     }
@@ -116,6 +126,30 @@ pub(crate) async fn around(
     let took = state.clock.monotonic().saturating_sub(started);
     state.metrics.request(method, &route, response.status().as_u16(), took);
     Ok(response)
+}
+
+fn name_request(headers: &mut header::HeaderMap, id: &str) {
+    if let Ok(value) = header::HeaderValue::from_str(id) {
+        headers.insert(header::HeaderName::from_static("x-request-id"), value);
+    }
+}
+
+/// A path as it may be told: that of a notice is a secret, however it is written (paths are matched decoded).
+pub(crate) fn told_path(path: &str) -> &str {
+    let mut rest = path.as_bytes();
+    let mut begins = [0; 3];
+    for byte in &mut begins {
+        let (first, left) = match rest {
+            [b'%', high, low, left @ ..] => {
+                let digit = |c: u8| char::from(c).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+                (digit(*high).zip(digit(*low)).map_or(0, |(high, low)| high * 16 + low), left)
+            }
+            [first, left @ ..] => (*first, left),
+            [] => return path,
+        };
+        (*byte, rest) = (first, left);
+    }
+    if begins == *b"/n/" { "/n/…" } else { path }
 }
 
 /// Counts what browsers ask before they call; the answer to it needs no credential.
@@ -144,7 +178,7 @@ pub(crate) async fn admit(
             next.call(req).await
         }
         Err(error) => {
-            let response = error.answer(req.path());
+            let response = error.answer(told_path(req.path()));
             Ok(req.into_response(response))
         }
     }
@@ -218,14 +252,17 @@ fn address(state: &AppState, req: &ServiceRequest) -> Option<IpAddr> {
 
 /// Lets a request in; `None`: nobody in particular where nobody may do more than look at what is public.
 async fn admitted(state: &AppState, req: &ServiceRequest) -> Result<Option<Standing>, ApiError> {
-    // Without connection data (which only a test harness leaves out) a caller counts as one on a Unix socket.
-    let over = req.conn_data::<Over>().copied().unwrap_or(Over::Unix);
+    let over = req.conn_data::<Over>().copied().unwrap_or(Over::Refused);
     let from = req.extensions().get::<Source>().cloned().unwrap_or_default();
     if let Err(error) = check_form(state, req, over) {
         count(state, req, &Key::of(from.address)).await?;
+        // Who it was is not looked up for what cannot be.
+        if !req.method().is_safe() {
+            note(req, &from, "request");
+        }
         return Err(error);
     }
-    let open = state.access.open && matches!(over, Over::Tcp(local, _) if local.ip().is_loopback());
+    let open = state.access.open && is_open(req, over, &from);
     let value = req.headers().get(header::AUTHORIZATION);
     // Whether it lives and is ready is told whatever credential comes along, also while none can be looked up.
     if let Some(value) = value.filter(|_| !PROBES.contains(&req.path())) {
@@ -242,6 +279,17 @@ async fn admitted(state: &AppState, req: &ServiceRequest) -> Result<Option<Stand
     }
     count(state, req, &Key::of(from.address)).await?;
     Ok(open.then(Standing::anonymous))
+}
+
+/// Whether it comes from this machine and for nobody else: a proxy that speaks for others says so.
+fn is_open(req: &ServiceRequest, over: Over, from: &Source) -> bool {
+    let here = |address: IpAddr| address.to_canonical().is_loopback();
+    let Over::Tcp(local, peer) = over else { return false };
+    let relayed = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"];
+    here(local.ip())
+        && here(peer.ip())
+        && from.address.is_some_and(here)
+        && !relayed.iter().any(|name| req.headers().contains_key(*name))
 }
 
 /// What must be right of a request whoever makes it.
@@ -317,11 +365,16 @@ async fn wrong(state: &AppState, req: &ServiceRequest, from: &Source, why: Optio
 
 /// Notes for the audit that somebody came with a wrong credential.
 fn note_wrong(req: &ServiceRequest, from: &Source, error: ApiError) -> ApiError {
-    let object = req.path().to_owned();
-    let attempt =
-        Attempt::new("nobody".into(), "none".into(), "login", object, from.source(), from.request_id.clone());
-    req.extensions_mut().insert(Arc::new(attempt));
+    note(req, from, "login");
     error
+}
+
+/// Notes for the audit that a stranger tried something that was refused at the door.
+fn note(req: &ServiceRequest, from: &Source, operation: &'static str) {
+    let (nobody, none) = (NOBODY.to_owned(), "none".to_owned());
+    let object = told_path(req.path()).to_owned();
+    let attempt = Attempt::new(nobody, none, operation, object, from.source(), from.request_id.clone());
+    req.extensions_mut().insert(Arc::new(attempt));
 }
 
 fn refused(error: &LoginError) -> ApiError {
@@ -498,6 +551,16 @@ mod tests {
         ] {
             let request = request("aito.example", origin, site);
             assert_eq!(check_origin(&access, &request).is_ok(), good, "{origin:?} {site:?}");
+        }
+    }
+
+    #[test]
+    fn the_path_of_a_notice_is_not_told_however_it_is_written() {
+        for secret in ["/n/abc", "/%6e/abc", "/%6E%2fabc", "%2Fn/abc", "/n/"] {
+            assert_eq!(told_path(secret), "/n/…", "{secret}");
+        }
+        for other in ["", "/", "/n", "/no/abc", "/%", "/%zz/x", "/agents/n/x"] {
+            assert_eq!(told_path(other), other);
         }
     }
 

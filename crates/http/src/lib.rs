@@ -20,7 +20,7 @@ mod ws;
 
 pub use answers::Answers;
 pub use frames::{Frames, encode};
-pub use limits::{Limits, Rates};
+pub use limits::{Limits, Rates, Streams};
 pub use openapi::document;
 pub use server::{Listener, serve};
 pub use state::{Access, AppState};

@@ -43,15 +43,23 @@ pub struct Limits {
     pub burst: NonZeroU32,
     /// Connections of all callers together over TCP, and again as many over Unix sockets.
     pub connections: u32,
-    /// Connections of one address.
+    /// Connections of one address, and over Unix sockets of one place on this machine (a container, or a process).
     pub connections_per_address: u32,
+    /// Streams that one credential has open: WebSockets, followed logs.
+    pub streams_per_credential: u32,
 }
 
 impl Default for Limits {
-    /// 200 a second, 400 at once; 4096 connections, 256 of one address.
+    /// 200 a second, 400 at once; 4096 connections, 256 of one address; 64 streams.
     fn default() -> Self {
         let whole = |n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN);
-        Self { rate: whole(200), burst: whole(400), connections: 4096, connections_per_address: 256 }
+        Self {
+            rate: whole(200),
+            burst: whole(400),
+            connections: 4096,
+            connections_per_address: 256,
+            streams_per_credential: 64,
+        }
     }
 }
 
@@ -186,7 +194,16 @@ struct Open {
 struct Counts {
     tcp: u32,
     unix: u32,
-    by_network: HashMap<IpAddr, u32>,
+    by_peer: HashMap<Peer, u32>,
+}
+
+/// Whose connections are counted together.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Peer {
+    /// Those of an address.
+    At(IpAddr),
+    /// Those of a place on this machine.
+    Local(String),
 }
 
 impl Connections {
@@ -196,26 +213,35 @@ impl Connections {
     }
 
     /// Counts a connection until the answer is dropped; `None` when it is one too many.
-    pub(crate) fn open(&self, address: Option<IpAddr>) -> Option<Connection> {
+    pub(crate) fn open(&self, peer: Peer) -> Option<Connection> {
         let limits = self.0.limits;
-        let mut counts = self.0.lock();
-        let network = address.map(network);
-        match network {
-            None if counts.unix >= limits.connections => return None,
-            None => counts.unix += 1,
-            Some(_) if counts.tcp >= limits.connections => return None,
-            Some(network) => {
-                let own = counts.by_network.entry(network).or_default();
-                let is_proxy = self.0.proxies.iter().any(|proxy| address.is_some_and(|a| proxy.contains(&a)));
-                if *own >= limits.connections_per_address && !is_proxy {
-                    return None;
-                }
-                *own += 1;
-                counts.tcp += 1;
+        let (peer, is_proxy) = match peer {
+            Peer::At(address) => {
+                let is_proxy = self.0.proxies.iter().any(|proxy| proxy.contains(&address.to_canonical()));
+                (Peer::At(network(address)), is_proxy)
             }
+            local => (local, false),
+        };
+        let mut counts = self.0.lock();
+        let own = counts.by_peer.get(&peer).copied().unwrap_or_default();
+        let all = counts.of(&peer);
+        if *all >= limits.connections || (own >= limits.connections_per_address && !is_proxy) {
+            return None;
         }
+        *all += 1;
+        counts.by_peer.insert(peer.clone(), own + 1);
         drop(counts);
-        Some(Connection { open: self.0.clone(), network })
+        Some(Connection { open: self.0.clone(), peer })
+    }
+}
+
+impl Counts {
+    /// All of that kind together.
+    fn of(&mut self, peer: &Peer) -> &mut u32 {
+        match peer {
+            Peer::At(_) => &mut self.tcp,
+            Peer::Local(_) => &mut self.unix,
+        }
     }
 }
 
@@ -229,21 +255,62 @@ impl Open {
 /// A connection that counts.
 pub(crate) struct Connection {
     open: Arc<Open>,
-    network: Option<IpAddr>,
+    peer: Peer,
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
         let mut counts = self.open.lock();
-        let Some(network) = self.network else {
-            counts.unix = counts.unix.saturating_sub(1);
-            return;
-        };
-        counts.tcp = counts.tcp.saturating_sub(1);
-        if let Some(own) = counts.by_network.get_mut(&network) {
+        let all = counts.of(&self.peer);
+        *all = all.saturating_sub(1);
+        if let Some(own) = counts.by_peer.get_mut(&self.peer) {
             *own = own.saturating_sub(1);
             if *own == 0 {
-                counts.by_network.remove(&network);
+                counts.by_peer.remove(&self.peer);
+            }
+        }
+    }
+}
+
+/// Counts streams by the credential that they were opened with.
+pub struct Streams {
+    most: u32,
+    open: Arc<Mutex<HashMap<String, u32>>>,
+}
+
+impl Streams {
+    /// None is open yet.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        Self { most: limits.streams_per_credential, open: Arc::default() }
+    }
+
+    /// Counts a stream until the answer is dropped; `None` when it is one too many.
+    pub(crate) fn open(&self, credential: String) -> Option<Stream> {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = open.entry(credential.clone()).or_default();
+        if *own >= self.most {
+            return None;
+        }
+        *own += 1;
+        drop(open);
+        Some(Stream { open: self.open.clone(), credential })
+    }
+}
+
+/// A stream that counts.
+pub(crate) struct Stream {
+    open: Arc<Mutex<HashMap<String, u32>>>,
+    credential: String,
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(own) = open.get_mut(&self.credential) {
+            *own = own.saturating_sub(1);
+            if *own == 0 {
+                open.remove(&self.credential);
             }
         }
     }
@@ -256,7 +323,13 @@ mod tests {
 
     fn limits(rate: u32, burst: u32) -> Limits {
         let whole = |n| NonZeroU32::new(n).unwrap();
-        Limits { rate: whole(rate), burst: whole(burst), connections: 3, connections_per_address: 2 }
+        Limits {
+            rate: whole(rate),
+            burst: whole(burst),
+            connections: 3,
+            connections_per_address: 2,
+            streams_per_credential: 1,
+        }
     }
 
     #[test]
@@ -293,7 +366,7 @@ mod tests {
 
     #[test]
     fn connections_are_bounded_by_address_and_together() {
-        let at = |text: &str| Some(text.parse::<IpAddr>().unwrap());
+        let at = |text: &str| Peer::At(text.parse::<IpAddr>().unwrap());
         let all = Connections::new(limits(1, 1), vec!["10.1.0.0/16".parse().unwrap()]);
         let first = all.open(at("10.0.0.1")).unwrap();
         let _second = all.open(at("10.0.0.1")).unwrap();
@@ -302,12 +375,14 @@ mod tests {
         let _again = all.open(at("10.0.0.1")).unwrap();
         let _proxy = all.open(at("10.1.0.1")).unwrap();
         assert!(all.open(at("10.0.0.9")).is_none(), "three are all");
-        let unix: Vec<_> = (0..4).map(|_| all.open(None)).collect();
-        assert_eq!(unix.iter().filter(|one| one.is_some()).count(), 3);
+        let local = |place: &str| Peer::Local(place.to_owned());
+        let unix: Vec<_> = (0..4).map(|_| all.open(local("one"))).collect();
+        assert_eq!(unix.iter().filter(|one| one.is_some()).count(), 2, "apart from TCP, and of one place");
+        assert!(all.open(local("another")).is_some());
         drop(unix);
-        assert!(all.open(None).is_some());
+        assert!(all.open(local("one")).is_some());
         let proxies = Connections::new(limits(1, 1), vec!["10.1.0.0/16".parse().unwrap()]);
-        let open: Vec<_> = (0..3).map(|_| proxies.open(at("10.1.0.1")).is_some()).collect();
+        let open: Vec<_> = (0..3).map(|_| proxies.open(at("::ffff:10.1.0.1")).is_some()).collect();
         assert_eq!(open, [true; 3]);
     }
 }

@@ -1,12 +1,12 @@
 //! Runs the HTTP server on listeners that are bound already.
 //!
-//! Invariants: a connection that is one too many ends before anything is read from it; it listens before anything is recovered; a stalled peer's socket is freed by the system; on
+//! Invariants: nothing that is sent over a connection that is one too many counts; it listens before anything is recovered; a stalled peer's socket is freed by the system; on
 //! stop, open streams end at once and requests under way are given time.
 
 use std::{
     any::Any,
     io,
-    net::{Shutdown, TcpListener},
+    net::{Shutdown, SocketAddr, TcpListener},
     os::unix::net::UnixListener,
     time::Duration,
 };
@@ -22,7 +22,7 @@ use actix_web::{
 
 use crate::{
     guard,
-    limits::Connections,
+    limits::{Connection, Connections, Peer},
     routes,
     state::{Access, AppState},
 };
@@ -102,22 +102,37 @@ fn connected(connections: &Connections, connection: &dyn Any, data: &mut Extensi
         // Both are improvements only; a system that refuses them still serves.
         let _ = socket.set_tcp_user_timeout(Some(STALLED));
         let _ = socket.set_tcp_nodelay(true);
-        let (Ok(local), Ok(peer)) = (stream.local_addr(), stream.peer_addr()) else { return };
-        match connections.open(Some(peer.ip())) {
-            Some(counted) => {
-                data.insert(guard::Over::Tcp(local, peer));
-                data.insert(counted);
-            }
-            // One too many: it ends before anything is read from it.
-            None => _ = socket.shutdown(Shutdown::Both),
-        }
+        // Of an IPv4 address in the form of an IPv6 one as of itself.
+        let plain = |it: SocketAddr| SocketAddr::new(it.ip().to_canonical(), it.port());
+        let ends = stream.local_addr().and_then(|local| Ok((plain(local), plain(stream.peer_addr()?))));
+        let counted = ends.ok().and_then(|(local, peer)| {
+            Some((guard::Over::Tcp(local, peer), connections.open(Peer::At(peer.ip()))?))
+        });
+        admit(counted, data, &socket);
     } else if let Some(stream) = connection.downcast_ref::<UnixStream>() {
-        match connections.open(None) {
-            Some(counted) => {
-                data.insert(guard::Over::Unix);
-                data.insert(counted);
-            }
-            None => _ = socket2::SockRef::from(stream).shutdown(Shutdown::Both),
+        let peer = stream.peer_cred().ok().and_then(|peer| peer.pid()).map_or_else(String::new, place);
+        let counted = connections.open(Peer::Local(peer)).map(|counted| (guard::Over::Unix, counted));
+        admit(counted, data, &socket2::SockRef::from(stream));
+    }
+}
+
+/// Notes what a connection is. One too many ends; what it has sent already is refused.
+fn admit(counted: Option<(guard::Over, Connection)>, data: &mut Extensions, socket: &socket2::SockRef<'_>) {
+    match counted {
+        Some((over, counted)) => {
+            data.insert(over);
+            data.insert(counted);
+        }
+        None => {
+            data.insert(guard::Over::Refused);
+            let _ = socket.shutdown(Shutdown::Both);
         }
     }
+}
+
+/// Where a process is among others: its control group, which a container has of its own, or else the process itself.
+fn place(pid: i32) -> String {
+    let group = |of: &str| std::fs::read_to_string(format!("/proc/{of}/cgroup")).ok();
+    let theirs = group(&pid.to_string()).filter(|theirs| Some(theirs) != group("self").as_ref());
+    theirs.unwrap_or_else(|| pid.to_string())
 }

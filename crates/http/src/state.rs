@@ -10,7 +10,11 @@ use aito_application::{
 use aito_domain::ports::clock::{Clock, IdSource};
 use tokio_util::sync::CancellationToken;
 
-use crate::{answers::Answers, frames::Frames, limits::Rates};
+use crate::{
+    answers::Answers,
+    frames::Frames,
+    limits::{Rates, Streams},
+};
 
 /// Who is let in, and from where.
 #[derive(Debug, Clone, Default)]
@@ -51,6 +55,8 @@ pub struct AppState {
     pub quotas: Arc<Quotas>,
     /// Counts requests.
     pub rates: Rates,
+    /// Counts streams.
+    pub streams: Streams,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Request ids.

@@ -29,6 +29,8 @@ use crate::{
 
 /// How often a listener is asked whether it lives; one that did not answer until the next time is cut.
 const PING: Duration = Duration::from_secs(15);
+/// How many messages a listener may send between two pings of ours.
+const MESSAGES: u32 = 300;
 /// How long one frame may wait for room in a listener's queue.
 const SEND_LIMIT: Duration = Duration::from_secs(10);
 /// How long the farewell may take.
@@ -60,6 +62,7 @@ pub(crate) async fn open(
     let since =
         query.parsed("since", "a position as an event or frame carries it", |t| t.parse::<Position>().ok());
     query.done()?;
+    let counted = caller.stream(&state.streams)?;
     let sees = Sees::of(caller.principal());
     let start = prepare(&state, filter.seeing(sees), sees, since).await?;
     let (response, session, messages) = actix_ws::handle(&req, body).map_err(|why| {
@@ -67,7 +70,10 @@ pub(crate) async fn open(
     })?;
     // Not by the handler's own task: that one ends with the answer.
     let ended = standing::ended(state.login.clone(), caller.principal().clone());
-    actix_web::rt::spawn(serve(state, start, session, messages, ended));
+    actix_web::rt::spawn(async move {
+        serve(state, start, session, messages, ended).await;
+        drop(counted);
+    });
     Ok(response)
 }
 
@@ -134,6 +140,8 @@ enum End {
     Slow,
     /// The log cannot be read.
     Unavailable,
+    /// It says more than a listener has to say.
+    Loud,
     /// It may not listen any more.
     Barred,
     /// The server stops.
@@ -159,6 +167,7 @@ async fn serve(
         End::Left => (CloseCode::Normal, ""),
         End::Slow => (CloseCode::Again, "fell behind"),
         End::Unavailable => (CloseCode::Again, "the event log cannot be read"),
+        End::Loud => (CloseCode::Policy, "too many messages"),
         End::Barred => (CloseCode::Policy, "the credential counts no more"),
         End::Stopping => (CloseCode::Away, "the server stops"),
     };
@@ -178,22 +187,24 @@ async fn run(state: &AppState, start: Start, session: &mut Session, mut messages
     // After a long wait for room there is one question to ask, not several with no time to answer them.
     ping.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     ping.reset();
-    let mut answered = true;
+    let (mut answered, mut heard) = (true, 0_u32);
     loop {
         tokio::select! {
             () = state.stop.cancelled() => return End::Stopping,
             message = messages.next() => match message {
+                Some(Ok(_)) if heard >= MESSAGES => return End::Loud,
                 Some(Ok(Message::Ping(bytes))) => {
                     if let Err(end) = within_limit(session.pong(&bytes)).await {
                         return end;
                     }
-                    answered = true;
+                    (answered, heard) = (true, heard + 1);
                 }
                 // What a client says is not asked for and means nothing but that it lives.
                 Some(Ok(Message::Close(_)) | Err(_)) | None => return End::Left,
-                Some(Ok(_)) => answered = true,
+                Some(Ok(_)) => (answered, heard) = (true, heard + 1),
             },
             _ = ping.tick() => {
+                heard = 0;
                 if !std::mem::replace(&mut answered, false) {
                     return End::Slow;
                 }

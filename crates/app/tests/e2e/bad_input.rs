@@ -175,5 +175,9 @@ pub(crate) async fn what_cannot_start_is_refused_by_name_and_nothing_changes(set
         let detail = client.agent(agent).await.unwrap();
         assert_eq!((detail.incarnation, detail.status), (0, aito_api::AgentStatus::Inactive));
     }
-    assert_eq!(client.events(&EventQuery::default()).await.unwrap().events.len(), 8, "seven agents, one token");
+    assert_eq!(
+        client.events(&EventQuery::default()).await.unwrap().events.len(),
+        8,
+        "seven agents, one token"
+    );
 }

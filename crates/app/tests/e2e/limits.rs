@@ -4,7 +4,7 @@ mod pages;
 
 use std::{collections::BTreeSet, net::SocketAddr, time::Duration};
 
-use aito_client::{Client, Endpoint, Options, RawAnswer};
+use aito_client::{Client, Endpoint, EventSocket, Options, RawAnswer};
 use aito_harness::{Sandbox, Set, sandbox::Server, wait};
 use futures_util::future::join_all;
 use tokio::{
@@ -187,7 +187,8 @@ async fn what_is_said_of_an_address_is_believed_from_trusted_proxies_only() {
     assert!(n < 100, "whoever names another address each time is still one");
 
     let behind = with(sandbox(Set::Embedded), &limits);
-    let behind = with(behind, &[("TRUSTED_PROXIES", "127.0.0.1,192.0.2.0/24")]);
+    let mut behind = with(behind, &[("TRUSTED_PROXIES", "127.0.0.1,192.0.2.0/24")]);
+    behind.no_auth = false;
     let server = behind.start().await;
     let via =
         async |from: &str, said: &str| ask(&server, from, "GET /health", &[("x-forwarded-for", said)]).await;
@@ -243,6 +244,38 @@ async fn an_address_and_all_together_have_so_many_connections_and_get_them_back(
         again.iter().all(Option::is_some).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_credential_has_so_many_streams_and_gets_them_back() {
+    let mut sandbox = with(sandbox(Set::Embedded), &[("LIMITS__STREAMS_PER_CREDENTIAL", "2")]);
+    sandbox.no_auth = false;
+    let server = sandbox.start().await;
+    let admin = server.client_with(&sandbox.first_token());
+    let viewer = make(&admin, "viewer", &["viewer"]).await;
+    let client = server.client_with(&viewer.secret);
+    let opened = async |client: &Client| EventSocket::connect(client, &[], None).await;
+    let mut own = vec![opened(&client).await.unwrap(), opened(&client).await.unwrap()];
+    assert_eq!(opened(&client).await.unwrap_err().status(), Some(429), "the third of one credential");
+    let _other = opened(&admin).await.unwrap();
+    own.pop();
+    wait::until("its stream back", SOON, async || opened(&client).await.ok()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_comes_through_a_proxy_is_not_the_anonymous_caller() {
+    let sandbox = sandbox(Set::Embedded);
+    let server = sandbox.start().await;
+    let client = server.client();
+    assert_eq!(get(&client, "/metrics").await.status, 200);
+    for name in ["x-forwarded-for", "forwarded", "x-real-ip", "via", "x-forwarded-host"] {
+        let answer = client.raw("GET", "/metrics", &[(name, "10.0.0.7")], None).await.unwrap();
+        refused(&answer, 401);
+    }
+    let mut both = self::sandbox(Set::Embedded);
+    both.env.insert("AITO_TRUSTED_PROXIES".to_owned(), "127.0.0.1".to_owned());
+    let (status, _, why) = both.run(both.serve());
+    assert!(!status.success() && why.contains("trusted_proxies") && why.contains("--no-auth"), "{why}");
 }
 
 /// Sends a body in pieces of unsaid length.

@@ -296,6 +296,11 @@ impl Company {
             ("nothing", &[]),
             ("seat-ceo", &["seat:ceo"]),
             ("seat-dao", &["seat:dao"]),
+            ("seat-cmo", &["seat:cmo"]),
+            ("seat-cto", &["seat:cto"]),
+            ("seat-cfo", &["seat:cfo"]),
+            ("seat-coo", &["seat:coo"]),
+            ("seat-cco", &["seat:cco"]),
             ("viewer-and-seat", &["viewer", "seat:ceo"]),
         ] {
             let made = make(&first, name, holds, None).await;
@@ -374,7 +379,9 @@ impl Company {
         if let Some((kind, missing)) = denial {
             refused(&answer, status);
             let body: Value = answer.json().unwrap();
-            assert_eq!((&body["type"], &body["instance"]), (&json!(kind.type_uri()), &json!(at)), "{what}");
+            // The path of a notice is a secret and told nowhere.
+            let told = if at.starts_with("/n/") { "/n/…" } else { &*at };
+            assert_eq!((&body["type"], &body["instance"]), (&json!(kind.type_uri()), &json!(told)), "{what}");
             if status == 401 {
                 assert_eq!(answer.header("www-authenticate"), Some("Bearer"), "{what}");
             }

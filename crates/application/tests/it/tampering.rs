@@ -45,7 +45,7 @@ impl Chain {
             if forgotten > 0 {
                 let sealed = store.sealed(0, 10).await.unwrap().remove(forgotten - 1);
                 let head = Head { n: sealed.n, seal: sealed.seal };
-                store.prune(&AuditKey::new(&key()).sign(head, millis(7))).await.unwrap();
+                store.prune(&AuditKey::new(&key()).sign_start(head, millis(7))).await.unwrap();
             }
         })
         .await
@@ -254,7 +254,7 @@ async fn a_chain_without_its_beginning_needs_a_checkpoint_that_the_installation_
     let found = judged(&chain.file, &exported).await.unwrap();
     assert_eq!((found.entries, found.after, found.head.seal), (4, 2, whole.seal(6)));
 
-    let signed = AuditKey::new(&key()).sign(Head { n: 2, seal: whole.seal(2) }, millis(7)).signature;
+    let signed = AuditKey::new(&key()).sign_start(Head { n: 2, seal: whole.seal(2) }, millis(7)).signature;
     let forged = "the signature of the head 2 is not this installation's".to_owned();
     let mut signature = signed;
     signature[40] ^= 1;
@@ -282,6 +282,9 @@ async fn a_chain_without_its_beginning_needs_a_checkpoint_that_the_installation_
     // Somebody else's checkpoint, with which they would forget what they like.
     let (store, _dir) = whole.file.reopened();
     let theirs = AuditKey::new(&InstallationKey::new([2; 32]));
-    store.prune(&theirs.sign(Head { n: 3, seal: whole.seal(3) }, millis(7))).await.unwrap();
+    store.prune(&theirs.sign_start(Head { n: 3, seal: whole.seal(3) }, millis(7))).await.unwrap();
     assert!(matches!(verify(&*store, &public(), &[]).await, Err(Broken::Forged(3))));
+    // A head that was exported is no leave to forget what is before it.
+    store.prune(&whole.exported(4)).await.unwrap();
+    assert!(matches!(verify(&*store, &public(), &[]).await, Err(Broken::Forged(4))));
 }

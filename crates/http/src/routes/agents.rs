@@ -278,7 +278,9 @@ pub(crate) async fn history(
 fn history_cursor(text: &str) -> Option<HistoryCursor> {
     let plain = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
     let (at, id) = plain.split_once('.')?;
-    Some(HistoryCursor { at: millis(at.parse().ok()?), id: id.parse().ok()? })
+    // Of a time that any store can hold: from 1970 to the end of 9999.
+    let at = at.parse().ok().filter(|at| (0..253_402_300_800_000_i64).contains(at))?;
+    Some(HistoryCursor { at: millis(at), id: id.parse().ok()? })
 }
 
 /// Adds a row to an agent's history.
@@ -351,17 +353,21 @@ pub(crate) async fn logs(
     let data = lines.map(|line| {
         format!("data: {}\n\n", serde_json::to_string(&convert::log_line(line)).unwrap_or_default())
     });
+    let counted = caller.stream(&state.streams)?;
     // Whoever may not any more gets no more.
     let ended = Box::pin(standing::ended(state.login.clone(), caller.principal().clone()));
     let stop = state.stop.clone();
-    let frames = stream::unfold((Box::pin(data), stop, ended), |(mut data, stop, mut ended)| async move {
-        let next = tokio::select! {
-            () = stop.cancelled() => None,
-            () = &mut ended => None,
-            next = tokio::time::timeout(KEEP_ALIVE, data.next()) => next.unwrap_or_else(|_| Some(":\n\n".to_owned())),
-        };
-        next.map(|text| (Ok::<_, actix_web::Error>(web::Bytes::from(text)), (data, stop, ended)))
-    });
+    let frames = stream::unfold(
+        (Box::pin(data), stop, ended, counted),
+        |(mut data, stop, mut ended, counted)| async move {
+            let next = tokio::select! {
+                () = stop.cancelled() => None,
+                () = &mut ended => None,
+                next = tokio::time::timeout(KEEP_ALIVE, data.next()) => next.unwrap_or_else(|_| Some(":\n\n".to_owned())),
+            };
+            next.map(|text| (Ok::<_, actix_web::Error>(web::Bytes::from(text)), (data, stop, ended, counted)))
+        },
+    );
     let mut response = HttpResponse::Ok();
     response
         .insert_header((header::CACHE_CONTROL, "no-store"))
