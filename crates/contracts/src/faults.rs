@@ -15,6 +15,7 @@ use aito_domain::{
 };
 use async_trait::async_trait;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
+use serde_json::Value;
 use uuid::Uuid;
 
 /// How often which fault happens: chances between 0 and 1, of which at most one strikes a call.
@@ -107,7 +108,7 @@ impl FaultyLedger {
 
 #[async_trait]
 impl Ledger for FaultyLedger {
-    async fn commit(&self, commit: &Commit) -> Result<(), CommitError> {
+    async fn commit(&self, commit: &Commit) -> Result<Option<Value>, CommitError> {
         match self.draw() {
             Fault::None => self.inner.commit(commit).await,
             Fault::Unavailable => Err(CommitError::Unavailable("injected: not tried".into())),
@@ -116,7 +117,7 @@ impl Ledger for FaultyLedger {
             // Only success is hidden: whoever is told `Unknown` instead of a refusal would learn less than a
             // store that lost its answer tells when asked again.
             Fault::AppliedUnknown => match self.inner.commit(commit).await {
-                Ok(()) => Err(CommitError::Unknown("injected: applied".into())),
+                Ok(_) => Err(CommitError::Unknown("injected: applied".into())),
                 refused => refused,
             },
             Fault::LateUnknown { yields } => {
@@ -193,7 +194,7 @@ impl SettlingLedger {
 
 #[async_trait]
 impl Ledger for SettlingLedger {
-    async fn commit(&self, commit: &Commit) -> Result<(), CommitError> {
+    async fn commit(&self, commit: &Commit) -> Result<Option<Value>, CommitError> {
         let mut last = CommitError::Unavailable("never tried".into());
         for _ in 0..TRIES {
             let id = current(&*self.settlements.0.lock().await, commit.id);
@@ -205,9 +206,9 @@ impl Ledger for SettlingLedger {
                 continue;
             }
             let open = match answer {
-                Ok(()) => {
+                Ok(kept) => {
                     self.settlements.0.lock().await.insert(id, Fate::Applied);
-                    return Ok(());
+                    return Ok(kept);
                 }
                 Err(open @ (CommitError::Unknown(_) | CommitError::Barred)) => open,
                 decided => return decided,
@@ -227,7 +228,7 @@ impl Ledger for SettlingLedger {
                 Ok(Settled::Applied(answer)) => {
                     return match fates.insert(id, Fate::Applied) {
                         Some(Fate::Applied) => Err(CommitError::Duplicate(answer)),
-                        _ => Ok(()),
+                        _ => Ok(answer),
                     };
                 }
                 Ok(Settled::NotApplied) => fates.insert(id, Fate::Renamed(another(id))),
@@ -253,7 +254,7 @@ impl Ledger for SettlingLedger {
 ///
 /// # Errors
 /// What is decided (`Conflict`, `Duplicate`, `Barred`), or the last trouble after many tries.
-pub async fn retrying(ledger: &Arc<dyn Ledger>, commit: &Commit) -> Result<(), CommitError> {
+pub async fn retrying(ledger: &Arc<dyn Ledger>, commit: &Commit) -> Result<Option<Value>, CommitError> {
     SettlingLedger::new(Arc::clone(ledger), Settlements::default()).commit(commit).await
 }
 
@@ -284,12 +285,12 @@ mod tests {
 
     #[async_trait]
     impl Ledger for Ids {
-        async fn commit(&self, commit: &Commit) -> Result<(), CommitError> {
+        async fn commit(&self, commit: &Commit) -> Result<Option<Value>, CommitError> {
             let mut ids = self.0.lock().unwrap();
             match ids.get(&commit.id) {
                 None => {
                     ids.insert(commit.id, true);
-                    Ok(())
+                    Ok(None)
                 }
                 Some(true) => Err(CommitError::Duplicate(None)),
                 Some(false) => Err(CommitError::Barred),

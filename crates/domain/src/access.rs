@@ -142,6 +142,8 @@ enum Agents {
     No,
     /// Where the object is the agent itself.
     Own,
+    /// The same, where the request's body names the object: without one, it may ask, and is asked again with it.
+    Named,
     /// Always; what the object must be to the agent is the use case's to check.
     Yes,
 }
@@ -271,8 +273,9 @@ operations! {
     CreateTask = "tasks.create": Rule { agents: Agents::Yes, ..OPERATE };
     /// `PATCH /tasks/{id}`.
     EditTask = "tasks.edit": OPERATE;
-    /// `POST /tasks/claim`; the object is the agent.
-    ClaimTask = "tasks.claim": Rule { agents: Agents::Own, audited: true, ..DENIED };
+    /// `POST /tasks/claim`; the object is the agent, which the body names. As with what an agent says of itself, the
+    /// event log tells of it.
+    ClaimTask = "tasks.claim": Rule { agents: Agents::Named, ..DENIED };
     /// `POST /tasks/{id}/complete`, `fail`, `cancel`; whose task it is is the use case's to check.
     EndTask = "tasks.end": Rule { agents: Agents::Yes, ..OPERATE };
 
@@ -384,9 +387,9 @@ pub fn permit(who: Who<'_>, operation: Operation, object: Option<&str>) -> Resul
             if by_role || by_seat { Ok(()) } else { Err(Denied::Lacks { needs: needs(rule, object) }) }
         }
         Who::Agent(agent) => match (rule.agents, object) {
-            (Agents::Yes, _) => Ok(()),
-            (Agents::Own, Some(object)) if object == agent.as_str() => Ok(()),
-            (Agents::Own, Some(other)) => {
+            (Agents::Yes, _) | (Agents::Named, None) => Ok(()),
+            (Agents::Own | Agents::Named, Some(object)) if object == agent.as_str() => Ok(()),
+            (Agents::Own | Agents::Named, Some(other)) => {
                 Err(Denied::NotItsOwn { agent: agent.clone(), other: other.to_owned() })
             }
             (Agents::Own, None) | (Agents::No, _) => Err(Denied::Lacks { needs: needs(rule, object) }),
@@ -455,9 +458,12 @@ mod tests {
         for operation in [Operation::Heartbeat, Operation::AddHistory, Operation::Vote, Operation::ClaimTask]
         {
             assert_eq!(permit(Who::Agent(&ceo), operation, Some("ceo")), Ok(()));
-            for other in [Some("cmo"), Some("CEO"), Some("ceo "), None] {
+            for other in [Some("cmo"), Some("CEO"), Some("ceo ")] {
                 assert!(permit(Who::Agent(&ceo), operation, other).is_err(), "{operation:?} {other:?}");
             }
+            // What only the body names is asked for again with it.
+            let unnamed = permit(Who::Agent(&ceo), operation, None).is_ok();
+            assert_eq!(unnamed, operation == Operation::ClaimTask, "{operation:?}");
         }
     }
 

@@ -11,8 +11,14 @@ use serde_json::Value;
 use crate::{
     access::Role,
     agent::{Exit, Status},
-    id::{AgentId, AgentType, EventId, HistoryId, Incarnation, TokenId},
+    domain_name::DomainName,
+    id::{
+        AgentId, AgentType, DomainId, DomainRequestId, EventId, HistoryId, Incarnation, MailId, TaskId,
+        TokenId,
+    },
     installation::Epoch,
+    mailbox::MailKind,
+    task::{Priority, TaskStatus},
     time::Timestamp,
 };
 
@@ -212,6 +218,32 @@ payloads! {
     TokenRotated(TokenRotated) = "token_rotated",
     /// A token was ended.
     TokenRevoked(TokenEnded) = "token_revoked",
+    /// A task was created.
+    TaskCreated(TaskCreated) = "task_created",
+    /// Something about a task changed, other than that it is done.
+    TaskUpdated(TaskUpdated) = "task_updated",
+    /// A task is done.
+    TaskCompleted(TaskCompleted) = "task_completed",
+    /// A message was put into a mailbox.
+    MessageSent(MessageSent) = "message_sent",
+    /// A message was put into every mailbox.
+    Broadcast(BroadcastSent) = "broadcast",
+    /// An agent has heard a message.
+    MessageAcknowledged(MessageAcknowledged) = "message_acknowledged",
+    /// A domain was asked for.
+    DomainRequested(DomainRequested) = "domain_requested",
+    /// A domain that was asked for may be reached.
+    DomainApproved(DomainDecided) = "domain_approved",
+    /// A domain that was asked for may not.
+    DomainRejected(DomainDecided) = "domain_rejected",
+    /// A domain was put on the list.
+    DomainAdded(DomainListed) = "domain_added",
+    /// A domain was taken off the list.
+    DomainRemoved(DomainListed) = "domain_removed",
+    /// A setting was set; its value is not told.
+    SettingsUpdated(SettingsUpdated) = "settings_updated",
+    /// An agent changed one of its notes; the value is not told.
+    StateUpdated(StateUpdated) = "state_updated",
 }
 
 /// Types whose events only who may administer tokens sees.
@@ -385,6 +417,160 @@ pub struct TokenEnded {
     pub token_id: TokenId,
     /// What it was called.
     pub name: String,
+}
+
+/// Payload of `task_created`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskCreated {
+    /// The task.
+    pub task_id: TaskId,
+    /// What it is called.
+    pub title: String,
+    /// How much it presses.
+    pub priority: Priority,
+    /// Whose it is.
+    pub assigned_to: AgentType,
+}
+
+/// What changed about a task.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TaskChange {
+    /// What it says, or whose it is.
+    Edited,
+    /// An incarnation works on it.
+    Claimed,
+    /// The incarnation that worked on it has ended: it waits again.
+    Released,
+    /// Who worked on it gave up.
+    Failed,
+    /// It is not wanted any more.
+    Cancelled,
+    /// It should have ended by now.
+    Overdue,
+}
+
+/// Payload of `task_updated`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskUpdated {
+    /// The task.
+    pub task_id: TaskId,
+    /// What changed.
+    pub change: TaskChange,
+    /// Where it is now.
+    pub status: TaskStatus,
+    /// How much it presses.
+    pub priority: Priority,
+    /// Whose it is.
+    pub assigned_to: AgentType,
+    /// The incarnation that works or worked on it, if one does or did.
+    pub incarnation: Option<Incarnation>,
+}
+
+/// Payload of `task_completed`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TaskCompleted {
+    /// The task.
+    pub task_id: TaskId,
+    /// What it is called.
+    pub title: String,
+    /// Whose it was.
+    pub assigned_to: AgentType,
+    /// The incarnation that worked on it, if one did.
+    pub incarnation: Option<Incarnation>,
+}
+
+/// Payload of `message_sent`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageSent {
+    /// The message.
+    pub message_id: MailId,
+    /// For whom it is.
+    pub to: AgentType,
+    /// What it is about.
+    pub kind: MailKind,
+    /// How much it presses.
+    pub priority: Priority,
+}
+
+/// Payload of `broadcast`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BroadcastSent {
+    /// For whom it is.
+    pub to: Vec<AgentType>,
+    /// How much it presses.
+    pub priority: Priority,
+}
+
+/// Payload of `message_acknowledged`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MessageAcknowledged {
+    /// The message.
+    pub message_id: MailId,
+    /// Who has heard it.
+    pub agent_type: AgentType,
+    /// Which incarnation.
+    pub incarnation: Incarnation,
+}
+
+/// Payload of `domain_requested`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DomainRequested {
+    /// The request.
+    pub request_id: DomainRequestId,
+    /// What is asked for.
+    pub domain: DomainName,
+}
+
+/// Payload of `domain_approved` and `domain_rejected`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DomainDecided {
+    /// The request.
+    pub request_id: DomainRequestId,
+    /// What was asked for.
+    pub domain: DomainName,
+}
+
+/// Payload of `domain_added` and `domain_removed`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DomainListed {
+    /// The entry.
+    pub domain_id: DomainId,
+    /// What it covers.
+    pub domain: DomainName,
+    /// What it is for.
+    pub category: String,
+}
+
+/// Payload of `settings_updated`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SettingsUpdated {
+    /// What it belongs to.
+    pub category: String,
+    /// Its name there.
+    pub key: String,
+}
+
+/// Payload of `state_updated`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct StateUpdated {
+    /// Whose note.
+    pub agent_type: AgentType,
+    /// Under which key.
+    pub key: String,
+    /// Whether it is gone.
+    pub removed: bool,
 }
 
 #[cfg(test)]

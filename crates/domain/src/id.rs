@@ -57,6 +57,22 @@ uuid_id!(
     /// An installation: everything that one key and one store belong to.
     InstallationId
 );
+uuid_id!(
+    /// A task.
+    TaskId
+);
+uuid_id!(
+    /// A message in an agent's mailbox.
+    MailId
+);
+uuid_id!(
+    /// An entry of the list of domains.
+    DomainId
+);
+uuid_id!(
+    /// A wish to have a domain on the list.
+    DomainRequestId
+);
 
 impl CommitId {
     /// The id of a commit that may be asked for again: the same parts give the same id, so that it counts once.

@@ -6,17 +6,24 @@
 
 pub mod access;
 pub mod agent;
+pub mod allowlist;
 pub mod audit;
 pub mod credential;
 pub mod display;
+pub mod domain_name;
 pub mod event;
 pub mod fleet;
 pub mod history;
 pub mod id;
 pub mod installation;
+pub mod mailbox;
 pub mod ports;
 pub mod principal;
+pub mod quota;
+pub mod setting;
 pub mod spec;
+pub mod state;
+pub mod task;
 pub mod ticket;
 pub mod time;
 pub mod token;

@@ -1,8 +1,12 @@
 //! Writes whole commits, and remembers for a day what became of each.
 //!
-//! Invariants: one transaction per commit, in two round trips: everything, then COMMIT. Until COMMIT is sent every
-//! failure is certain; from then on only what the server refuses beyond doubt is. The row of the commit's id is
-//! written first, so that the same id a second time, and a settle, wait for the first and then see its outcome.
+//! Invariants: one transaction per commit, in two round trips: everything, then COMMIT; a pick takes two more before
+//! them. Until COMMIT is sent every failure is certain; from then on only what the server refuses beyond doubt is. The
+//! row of the commit's id is written first, so that the same id a second time, and a settle, wait for the first and
+//! then see its outcome.
+
+mod pick;
+mod work;
 
 use std::{
     sync::{
@@ -19,6 +23,7 @@ use aito_domain::{
         clock::Clock,
         ledger::{Commit, CommitError, Ledger, Settled},
     },
+    task::TaskPick,
     time::Timestamp,
 };
 use async_trait::async_trait;
@@ -39,7 +44,10 @@ use super::{
     schema::{agents, commits},
     sql::{Kept, Sql},
     tokens::change_tokens,
-    translate::{AgentRow, CommitRows, Meaning, NewEvents, NewHistory, commit_certainly_failed, meaning},
+    translate::{
+        AgentRow, CommitRows, Meaning, NewEvents, NewHistory, Untranslatable, commit_certainly_failed,
+        meaning,
+    },
 };
 
 /// How long it is remembered what became of a commit. A caller that is told `Unknown` settles within seconds.
@@ -54,23 +62,24 @@ const BARRED: &str = "barred";
 
 #[async_trait]
 impl Ledger for PgStore {
-    async fn commit(&self, commit: &Commit) -> Result<(), CommitError> {
+    async fn commit(&self, commit: &Commit) -> Result<Option<Value>, CommitError> {
         let rows = CommitRows::of(commit).map_err(|error| CommitError::Unavailable(Box::new(error)))?;
         let is_committing = Arc::new(AtomicBool::new(false));
         let (pool, now, flag) = (Arc::clone(&self.pool), self.clock.now(), Arc::clone(&is_committing));
+        let pick = commit.pick.clone();
         // Late or not, what is dropped there takes its connection along.
-        let applying = async move { apply(&pool, &rows, now, &flag).await }.boxed();
-        match self.pool.run(applying).await {
+        let applying = async move { apply(&pool, rows, pick, now, &flag).await }.boxed();
+        let applied = match self.pool.run(applying).await {
             Ok(applied) => applied?,
             Err(late) if AtomicBool::load(&is_committing, Ordering::Acquire) => {
                 return Err(CommitError::Unknown(late));
             }
             Err(late) => return Err(CommitError::Unavailable(late)),
-        }
-        if !commit.events.is_empty() {
+        };
+        if !applied.events.ids.is_empty() {
             self.numberer.wake();
         }
-        Ok(())
+        Ok(applied.answer)
     }
 
     async fn settle(&self, id: CommitId) -> Result<Settled, CommitError> {
@@ -80,15 +89,21 @@ impl Ledger for PgStore {
     }
 }
 
-/// Writes a whole commit, or nothing. `is_committing` is true from the moment when the end is out of hand.
+/// Writes a whole commit, or nothing; gives what was written. `is_committing` is true from the moment when the end is
+/// out of hand.
 async fn apply(
     pool: &Pool,
-    rows: &CommitRows,
+    mut rows: CommitRows,
+    pick: Option<TaskPick>,
     now: Timestamp,
     is_committing: &AtomicBool,
-) -> Result<(), CommitError> {
+) -> Result<CommitRows, CommitError> {
     let mut lease = pool.lease().await.map_err(CommitError::Unavailable)?;
-    match write(&lease, rows, now).await {
+    let written = match pick {
+        None => write(&lease, &rows, now).await,
+        Some(pick) => pick::write(&lease, &mut rows, &pick, now).await,
+    };
+    match written {
         Ok(()) => {}
         Err(Stop::Conflict(what)) => {
             if lease.batch_execute("ROLLBACK").await.is_ok() {
@@ -100,12 +115,13 @@ async fn apply(
         Err(Stop::Failed(error)) => {
             return Err(pool.failed(error, |error| CommitError::Unavailable(Box::new(error))));
         }
+        Err(Stop::Strange(error)) => return Err(CommitError::Unavailable(Box::new(error))),
     }
     is_committing.store(true, Ordering::Release);
     match lease.batch_execute("COMMIT").await {
         Ok(()) => {
             lease.give_back();
-            Ok(())
+            Ok(rows)
         }
         Err(error) if commit_certainly_failed(&error) => {
             let is_clash = meaning(&error) == Meaning::Clash;
@@ -129,11 +145,39 @@ enum Stop {
     Known,
     /// By the database.
     Failed(DieselError),
+    /// A pick cannot be decided on what is stored, or what came out cannot be stored.
+    Strange(Untranslatable),
 }
 
-/// Begins a transaction and writes everything into it, in one round trip. The answers are looked at in order, since
-/// after the first failure the server refuses the rest.
+/// How one part of a commit was written.
+struct Part {
+    /// What somebody else has changed if it was not.
+    what: String,
+    /// How many rows it is.
+    rows: usize,
+    /// How many of them were written: those of which another version is stored are not.
+    written: QueryResult<usize>,
+}
+
+impl Part {
+    fn of(what: impl Into<String>, rows: usize, written: QueryResult<usize>) -> Self {
+        Self { what: what.into(), rows, written }
+    }
+
+    fn one(what: impl Into<String>, written: QueryResult<usize>) -> Self {
+        Self::of(what, 1, written)
+    }
+}
+
+/// Begins a transaction and writes everything into it, in one round trip.
 async fn write(connection: &AsyncPgConnection, rows: &CommitRows, now: Timestamp) -> Result<(), Stop> {
+    let (begun, parts) = future::join(begin(connection, rows, now), write_parts(connection, rows)).await;
+    begun?;
+    judge(parts)
+}
+
+/// Begins a transaction with the row of the commit's id.
+async fn begin(connection: &AsyncPgConnection, rows: &CommitRows, now: Timestamp) -> Result<(), Stop> {
     let (mut begin, mut remember) = (connection, connection);
     let remembering = diesel::insert_into(commits::table)
         .values((
@@ -144,11 +188,19 @@ async fn write(connection: &AsyncPgConnection, rows: &CommitRows, now: Timestamp
         ))
         .on_conflict_do_nothing()
         .execute(&mut remember);
-    let changing =
-        future::join_all(rows.agents.iter().map(|(read_at, row)| change(connection, *read_at, row)));
-    let ((begun, remembered), (changed, tokens), (told, noted, audited)) = future::join3(
-        future::join(begin.batch_execute("BEGIN"), remembering),
-        future::join(changing, change_tokens(connection, &rows.tokens, &rows.new_tokens)),
+    let (begun, remembered) = future::join(begin.batch_execute("BEGIN"), remembering).await;
+    begun.map_err(Stop::Failed)?;
+    if remembered.map_err(Stop::Failed)? == 0 { Err(Stop::Known) } else { Ok(()) }
+}
+
+/// Writes everything else, in one round trip.
+async fn write_parts(connection: &AsyncPgConnection, rows: &CommitRows) -> Vec<Part> {
+    let ((agents, tokens, work), (told, noted, audited)) = future::join(
+        future::join3(
+            future::join_all(change_agents(connection, rows)),
+            change_tokens(connection, &rows.tokens, &rows.new_tokens),
+            work::change(connection, &rows.work),
+        ),
         future::join3(
             add_events(connection, &rows.events),
             add_history(connection, &rows.history),
@@ -156,47 +208,85 @@ async fn write(connection: &AsyncPgConnection, rows: &CommitRows, now: Timestamp
         ),
     )
     .await;
-    begun.map_err(Stop::Failed)?;
-    if remembered.map_err(Stop::Failed)? == 0 {
-        return Err(Stop::Known);
-    }
-    for ((_, row), changed) in rows.agents.iter().zip(changed) {
-        let name = || format!("agent {}", row.agent_type);
-        if changed.map_err(|error| clash(error, name))? != 1 {
-            return Err(Stop::Conflict(name()));
-        }
-    }
-    for (name, changed) in tokens {
-        let name = || format!("token {name}");
-        if changed.map_err(|error| clash(error, name))? != 1 {
-            return Err(Stop::Conflict(name()));
-        }
-    }
-    told.map_err(|error| clash(error, || "the event's id".to_owned()))?;
-    noted.map_err(|error| clash(error, || "the history row's id or agent".to_owned()))?;
-    audited.map_err(|error| clash(error, || "the audit entry's id".to_owned()))?;
-    Ok(())
+    let mut parts = agents;
+    parts.extend(tokens.into_iter().map(|(name, changed)| Part::one(format!("token {name}"), changed)));
+    parts.extend(work);
+    parts.push(Part::of("the event's id", rows.events.ids.len(), told));
+    parts.push(Part::of("the history row's id or agent", rows.history.ids.len(), noted));
+    parts.push(Part::of("the audit entry's id", rows.audit.ids.len(), audited));
+    parts
 }
 
-/// A row that clashes with what is stored means that somebody else was first.
-fn clash(error: DieselError, name: impl FnOnce() -> String) -> Stop {
-    if meaning(&error) == Meaning::Clash { Stop::Conflict(name()) } else { Stop::Failed(error) }
+/// Looks at what became of each part. After the first failure the server refuses the rest, and a statement that a
+/// connection does not know yet is sent after others: so a part that says what is wrong goes before one that failed.
+fn judge(parts: Vec<Part>) -> Result<(), Stop> {
+    let mut failed = None;
+    for Part { what, rows, written } in parts {
+        match written {
+            Ok(count) if count == rows => {}
+            Ok(_) => return Err(Stop::Conflict(what)),
+            Err(error) if meaning(&error) == Meaning::Clash => return Err(Stop::Conflict(what)),
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    failed.map_or(Ok(()), |error| Err(Stop::Failed(error)))
 }
 
-/// Gives how many rows changed: 1, or 0 when another version is stored.
+/// Changes agents and listens to the one that speaks, in the order of their ids, in which their rows are locked.
+fn change_agents<'a>(connection: &'a AsyncPgConnection, rows: &'a CommitRows) -> Vec<BoxFuture<'a, Part>> {
+    let mut unheard = rows.speaker;
+    let mut steps = Vec::new();
+    for (read_at, row) in &rows.agents {
+        let mut said_by = None;
+        if let Some((speaker, incarnation)) = unheard.filter(|(speaker, _)| *speaker <= row.id) {
+            unheard = None;
+            if speaker == row.id && *read_at > 0 {
+                said_by = Some(incarnation);
+            } else {
+                steps.push(hear(connection, speaker, incarnation));
+            }
+        }
+        steps.push(change(connection, *read_at, row, said_by));
+    }
+    steps.extend(unheard.map(|(speaker, incarnation)| hear(connection, speaker, incarnation)));
+    steps
+}
+
+/// Keeps an agent's incarnation as it is until the commit has ended: 1 row, or none when it is another.
+fn hear(connection: &AsyncPgConnection, speaker: Uuid, incarnation: i64) -> BoxFuture<'_, Part> {
+    let mut asked = connection;
+    async move {
+        let heard = Sql::<()>::new("SELECT 1 FROM agents WHERE id = ? AND incarnation = ? FOR SHARE")
+            .bind::<SqlUuid, _>(speaker)
+            .bind::<BigInt, _>(incarnation)
+            .execute(&mut asked)
+            .await;
+        Part::one(format!("agent {speaker}'s incarnation"), heard)
+    }
+    .boxed()
+}
+
+/// Changes 1 row, or none when another version is stored, or another incarnation than that which speaks.
 fn change<'a>(
     mut connection: &'a AsyncPgConnection,
     read_at: i64,
     row: &'a AgentRow,
-) -> BoxFuture<'a, QueryResult<usize>> {
+    said_by: Option<i64>,
+) -> BoxFuture<'a, Part> {
     async move {
-        if read_at == 0 {
-            let adding = diesel::insert_into(agents::table).values(row).on_conflict_do_nothing();
-            adding.execute(&mut connection).await
-        } else {
-            let stored = agents::table.filter(agents::id.eq(row.id)).filter(agents::version.eq(read_at));
-            Kept(diesel::update(stored).set(row)).execute(&mut connection).await
-        }
+        let stored = agents::table.filter(agents::id.eq(row.id)).filter(agents::version.eq(read_at));
+        let changed = match said_by {
+            _ if read_at == 0 => {
+                let adding = diesel::insert_into(agents::table).values(row).on_conflict_do_nothing();
+                adding.execute(&mut connection).await
+            }
+            None => Kept(diesel::update(stored).set(row)).execute(&mut connection).await,
+            Some(incarnation) => {
+                let stored = stored.filter(agents::incarnation.eq(incarnation));
+                Kept(diesel::update(stored).set(row)).execute(&mut connection).await
+            }
+        };
+        Part::one(format!("agent {}", row.agent_type), changed)
     }
     .boxed()
 }

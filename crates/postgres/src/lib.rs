@@ -10,8 +10,11 @@
 
 mod audit;
 mod connect;
+mod domains;
+mod keyed;
 mod ledger;
 mod log;
+mod mailbox;
 mod numberer;
 mod open;
 mod pool;
@@ -19,6 +22,7 @@ mod rows;
 mod schema;
 mod signals;
 mod sql;
+mod tasks;
 mod tokens;
 mod translate;
 

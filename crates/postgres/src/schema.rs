@@ -160,4 +160,107 @@ diesel::table! {
     }
 }
 
+diesel::table! {
+    tasks (id) {
+        id -> Uuid,
+        version -> BigInt,
+        title -> Text,
+        description -> Nullable<Text>,
+        priority -> SmallInt,
+        status -> Text,
+        state -> Json,
+        assigned_to -> Uuid,
+        created_by -> Nullable<Uuid>,
+        actor -> Text,
+        due_at -> Nullable<Timestamptz>,
+        overdue -> Bool,
+        claims -> BigInt,
+        created_at -> Timestamptz,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    mailbox (id) {
+        id -> Uuid,
+        version -> BigInt,
+        agent_id -> Uuid,
+        kind -> Text,
+        sender -> Text,
+        from_agent -> Nullable<Uuid>,
+        priority -> SmallInt,
+        body -> Json,
+        created_at -> Timestamptz,
+        wake_at -> Timestamptz,
+        expires_at -> Timestamptz,
+        acknowledged_by -> Nullable<BigInt>,
+        acknowledged_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    domains (id) {
+        id -> Uuid,
+        version -> BigInt,
+        domain -> Text,
+        category -> Text,
+        description -> Nullable<Text>,
+        actor -> Text,
+        created_at -> Timestamptz,
+        removed_at -> Nullable<Timestamptz>,
+    }
+}
+
+diesel::table! {
+    domain_requests (id) {
+        id -> Uuid,
+        version -> BigInt,
+        domain -> Text,
+        url -> Nullable<Text>,
+        requested_by -> Nullable<Uuid>,
+        actor -> Text,
+        task_context -> Nullable<Text>,
+        reason -> Nullable<Text>,
+        category -> Nullable<Text>,
+        status -> Text,
+        decided_by -> Nullable<Text>,
+        decided_at -> Nullable<Timestamptz>,
+        decision_reason -> Nullable<Text>,
+        created_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    settings (category, key) {
+        category -> Text,
+        key -> Text,
+        version -> BigInt,
+        value -> Nullable<Json>,
+        sealed -> Nullable<Bytea>,
+        description -> Nullable<Text>,
+        updated_by -> Text,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    agent_state (agent_id, key) {
+        agent_id -> Uuid,
+        key -> Text,
+        version -> BigInt,
+        value -> Nullable<Json>,
+        updated_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
+    spent (agent_id, kind, day) {
+        agent_id -> Uuid,
+        kind -> Text,
+        day -> Timestamptz,
+        rows -> BigInt,
+        bytes -> BigInt,
+    }
+}
+
 diesel::allow_tables_to_appear_in_same_query!(events, event_order);

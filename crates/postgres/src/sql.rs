@@ -3,7 +3,7 @@
 //! Invariant: each connection prepares a text once. Diesel's own `sql_query`, and every UPDATE of its builder, is
 //! prepared anew every time, which costs a round trip and breaks a pipeline.
 
-use std::marker::PhantomData;
+use std::{borrow::Cow, marker::PhantomData};
 
 use diesel::{
     QueryResult,
@@ -13,16 +13,17 @@ use diesel::{
     sql_types::HasSqlType,
 };
 
-/// A statement with `?` where a value goes; `Row` is the SQL type of what it gives.
+/// A statement with `?` where a value goes; `Row` is the SQL type of what it gives. The text must not change with the
+/// values, or connections would keep many.
 pub(super) struct Sql<'a, Row = ()> {
-    text: &'static str,
+    text: Cow<'static, str>,
     binds: Vec<Box<dyn Bind + Send + 'a>>,
     row: PhantomData<fn() -> Row>,
 }
 
 impl<'a, Row> Sql<'a, Row> {
-    pub(super) fn new(text: &'static str) -> Self {
-        Self { text, binds: Vec::new(), row: PhantomData }
+    pub(super) fn new(text: impl Into<Cow<'static, str>>) -> Self {
+        Self { text: text.into(), binds: Vec::new(), row: PhantomData }
     }
 
     /// The value of the next `?`.

@@ -14,6 +14,7 @@ use aito_domain::{
         heartbeats::{Activity, Heartbeat},
         ledger::{Change, Commit},
     },
+    task::Picked,
     time::Timestamp,
 };
 use diesel::{
@@ -30,8 +31,12 @@ use super::schema;
 mod guard;
 #[cfg(test)]
 mod tests;
+mod work;
 
 pub(super) use guard::{AuditRow, CheckpointRow, HeadRow, NewAudit, NewPlaces, NewUses, TokenRow};
+pub(super) use work::{
+    Changed, DomainRequestRow, DomainRow, MailRow, NewMail, NewSpent, SettingRow, StateRow, TaskRow, WorkRows,
+};
 
 /// A value that the store cannot hold, or holds in a form that this version does not understand.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -165,6 +170,9 @@ pub(super) struct CommitRows {
     pub tokens: Vec<(i64, TokenRow)>,
     /// Tokens that do not exist yet, ordered by name, for which two commits may wait for each other.
     pub new_tokens: Vec<TokenRow>,
+    pub work: WorkRows,
+    /// The agent that speaks and its incarnation.
+    pub speaker: Option<(Uuid, i64)>,
     pub events: NewEvents,
     pub history: NewHistory,
     pub audit: NewAudit,
@@ -179,21 +187,36 @@ impl CommitRows {
                 Change::Agent(agent) => agents.push((read_at, AgentRow::next_of(agent)?)),
                 Change::Token(token) if read_at == 0 => new_tokens.push(TokenRow::next_of(token)?),
                 Change::Token(token) => tokens.push((read_at, TokenRow::next_of(token)?)),
+                // Those that are left are work.
+                _ => {}
             }
         }
         agents.sort_by_key(|(_, row)| row.id);
         tokens.sort_by_key(|(_, row)| row.id);
         new_tokens.sort_by(|a, b| a.name.cmp(&b.name));
+        let speaker = commit
+            .speaker
+            .map(|speaker| Ok((speaker.agent.0, number("an incarnation", speaker.incarnation.0)?)));
         Ok(Self {
             id: commit.id.0,
-            answer: commit.answer.clone(),
+            answer: commit.answer.clone().filter(|_| commit.pick.is_none()),
             agents,
             tokens,
             new_tokens,
+            work: WorkRows::of(&commit.changes, &commit.spent)?,
+            speaker: speaker.transpose()?,
             events: NewEvents::of(&commit.events),
             history: NewHistory::of(&commit.history)?,
             audit: NewAudit::of(&commit.audit)?,
         })
+    }
+
+    /// Adds what a pick came to, its events after the others.
+    pub(super) fn add(&mut self, picked: &Picked) -> Result<(), Untranslatable> {
+        self.work.add_tasks(&picked.tasks)?;
+        self.events.add(&picked.events);
+        self.answer = Some(json("the outcome of a pick", &picked.outcome)?);
+        Ok(())
     }
 }
 
@@ -248,15 +271,19 @@ impl AgentRow {
 impl NewEvents {
     fn of(events: &[NewEvent]) -> Self {
         let mut rows = Self::default();
-        for event in events {
-            rows.ids.push(event.id.0);
-            rows.event_types.push(event.payload.event_type().to_owned());
-            rows.source_agents.push(event.source_agent.map(|agent| agent.0));
-            rows.actors.push(event.actor.to_string());
-            rows.bodies.push(event.payload.body());
-            rows.created_at.push(event.created_at);
-        }
+        rows.add(events);
         rows
+    }
+
+    fn add(&mut self, events: &[NewEvent]) {
+        for event in events {
+            self.ids.push(event.id.0);
+            self.event_types.push(event.payload.event_type().to_owned());
+            self.source_agents.push(event.source_agent.map(|agent| agent.0));
+            self.actors.push(event.actor.to_string());
+            self.bodies.push(event.payload.body());
+            self.created_at.push(event.created_at);
+        }
     }
 }
 

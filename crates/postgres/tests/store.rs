@@ -180,6 +180,12 @@ fn handles(store: &Arc<PgStore>) -> Handles {
         installation: store.clone(),
         tokens: store.clone(),
         audit: store.clone(),
+        tasks: store.clone(),
+        mailbox: store.clone(),
+        domains: store.clone(),
+        settings: store.clone(),
+        state: store.clone(),
+        quotas: store.clone(),
     }
 }
 

@@ -92,7 +92,7 @@ pub async fn event_log_02_readers_get_every_event_once_whatever_writers_do<F: St
                         commit.changes.push(change(&agent));
                     }
                     match persistent(&handles.ledger, &commit).await {
-                        Ok(()) => written.lock().unwrap().extend(commit.events.iter().map(|event| event.id)),
+                        Ok(_) => written.lock().unwrap().extend(commit.events.iter().map(|event| event.id)),
                         Err(CommitError::Conflict(_)) => {}
                         Err(other) => panic!("{other:?}"),
                     }
@@ -223,7 +223,7 @@ pub async fn event_log_04_an_open_writer_neither_stalls_nor_hides<F: StoreFixtur
         // Where the store lets others commit meanwhile, that is seen too; where it does not, they are told so.
         let meanwhile = make.telling("meanwhile");
         let undecided = match within(handles.ledger.commit(&meanwhile)).await {
-            Ok(()) => {
+            Ok(_) => {
                 expected.push(meanwhile.events[0].id);
                 false
             }
@@ -463,7 +463,10 @@ async fn tell(handles: &Handles, make: &Maker, count: usize) {
 }
 
 /// Commits as long as it is certain that nothing happened: somebody may hold the lock for some time.
-pub(super) async fn persistent(ledger: &Arc<dyn Ledger>, commit: &Commit) -> Result<(), CommitError> {
+pub(super) async fn persistent(
+    ledger: &Arc<dyn Ledger>,
+    commit: &Commit,
+) -> Result<Option<Value>, CommitError> {
     let coping = SettlingLedger::new(Arc::clone(ledger), Settlements::default());
     loop {
         match coping.commit(commit).await {

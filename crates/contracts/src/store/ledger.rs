@@ -4,28 +4,39 @@ use std::{collections::HashSet, sync::Arc};
 
 use aito_domain::{
     agent::{Agent, Desired},
-    id::{AgentId, EventId, TokenId, Version},
+    event::Actor,
+    id::{AgentId, EventId, Incarnation, TokenId, Version},
     ports::{
         clock::Clock as _,
-        ledger::{Change, Commit, CommitError, Settled},
+        history_store::Written,
+        ledger::{Change, Commit, CommitError, Settled, Speaker},
     },
+    quota::{Spent, SpentKind},
     token::Token,
 };
 use futures_util::future::join_all;
 use serde_json::json;
 
-use super::{Handles, Maker, Snapshot, StoreFixture, change, change_token, logged_ids, must, within};
+use super::{
+    Handles, Maker, Snapshot, StoreFixture, change, change_token,
+    kinds::{
+        change_domain, change_mail, change_note, change_request, change_setting, change_task, marked, stored,
+    },
+    logged_ids, must, within,
+};
 
-/// Rule 1: every set of parts is refused in turn, and nothing of the others is left.
+/// Rule 1: each part, and every two of them, are refused in turn, and nothing of the others is left.
 pub async fn ledger_01_all_or_nothing<F: StoreFixture>() {
     let fixture = F::fresh().await;
     let (handles, make) = (fixture.handles(), Maker::new());
-    let first = make.stored_agent(&handles, "ceo").await;
-    let second = make.stored_agent(&handles, "dao").await;
+    let first = make.running_agent(&handles, "ceo").await;
+    let second = make.running_agent(&handles, "dao").await;
     let token = make.stored_token(&handles, "ops").await;
     let (event, entry) = (make.event("there already"), make.entry(first.id, "there already"));
     let audited = make.audit("there already");
+    let (worked_on, waiting) = (make.one_of_each(first.id), make.task(second.id));
     let there = Commit {
+        changes: worked_on.iter().cloned().chain([change_task(&waiting)]).collect(),
         events: vec![event.clone()],
         history: vec![entry.clone()],
         audit: vec![audited.clone()],
@@ -33,11 +44,10 @@ pub async fn ledger_01_all_or_nothing<F: StoreFixture>() {
     };
     must(&handles.ledger, &there).await;
 
-    let attempt = |refused: u32| {
+    let attempt = |refused: u32, too_old: bool| {
         let bad = |part: u32| refused & (1 << part) != 0;
-        let version = |part, read: Version| match (bad(part), refused.is_multiple_of(2)) {
+        let version = |part, read: Version| match (bad(part), too_old) {
             (false, _) => read,
-            // Once too old, once from the future.
             (true, true) => Version(read.0 - 1),
             (true, false) => Version(read.0 + 1),
         };
@@ -51,31 +61,55 @@ pub async fn ledger_01_all_or_nothing<F: StoreFixture>() {
         };
         let tell = |part| if bad(part) { event.clone() } else { make.event("attempt") };
         let note = |part| if bad(part) { entry.clone() } else { make.entry(second.id, "attempt") };
+        let mut changes = vec![agent(0, &first), token(6), agent(1, &second)];
+        changes.extend(
+            (8..).zip(&worked_on).map(|(part, one)| marked(one, version(part, Version(1)), "attempt")),
+        );
+        let mut pick = make.pick(if bad(14) { AgentId(make.uuid()) } else { second.id }, Some(1), 2);
+        if bad(15) {
+            pick.ids = vec![event.id; 2];
+        }
+        let incarnation = if bad(16) { Incarnation(if too_old { 0 } else { 2 }) } else { Incarnation(1) };
+        let spent = |agent: &Agent, kind| Spent { agent: agent.id, kind, day: make.day(), rows: 1, bytes: 9 };
         Commit {
-            changes: vec![agent(0, &first), token(6), agent(1, &second)],
+            changes,
             events: vec![tell(2), tell(3)],
             history: vec![note(4), note(5)],
             audit: vec![make.audit("attempt"), if bad(7) { audited.clone() } else { make.audit("attempt") }],
+            speaker: Some(Speaker { agent: first.id, incarnation }),
+            pick: Some(pick),
+            spent: vec![spent(&first, SpentKind::Tasks), spent(&second, SpentKind::State)],
             answer: Some(json!(refused)),
             ..make.commit()
         }
     };
+    const PARTS: u32 = 17;
+    let ones = (0..PARTS).flat_map(|part| [(1 << part, false), (1 << part, true)]);
+    let twos =
+        (0..PARTS).flat_map(|one| (0..one).map(move |two| (1 << one | 1 << two, (one + two) % 2 == 0)));
     let before = Snapshot::of(&handles).await;
     let mut last = None;
-    for refused in 1..1 << 8 {
-        let commit = attempt(refused);
+    for (refused, too_old) in ones.chain(twos).chain([((1 << PARTS) - 1, true)]) {
+        let commit = attempt(refused, too_old);
         let answer = within(handles.ledger.commit(&commit)).await;
-        assert!(matches!(answer, Err(CommitError::Conflict(_))), "parts {refused:08b}: {answer:?}");
-        assert_eq!(Snapshot::of(&handles).await, before, "parts {refused:08b} left a trace");
+        assert!(matches!(answer, Err(CommitError::Conflict(_))), "parts {refused:017b}: {answer:?}");
+        assert_eq!(Snapshot::of(&handles).await, before, "parts {refused:017b} left a trace");
         last = Some(commit.id);
     }
-    let good = Commit { id: last.unwrap(), ..attempt(0) };
+    let good = Commit { id: last.unwrap(), ..attempt(0, false) };
     within(handles.ledger.commit(&good)).await.expect("a refused commit does not use up its id");
     let after = Snapshot::of(&handles).await;
-    assert_eq!(after.events.len(), before.events.len() + 2);
+    assert_eq!(after.events.len(), before.events.len() + 3, "one of them tells of the claim");
     assert_eq!(after.history.iter().flatten().count(), before.history.iter().flatten().count() + 2);
     assert!(after.agents.iter().all(|agent| agent.version == Version(2)));
     assert_eq!((after.tokens[0].version, after.audit.len()), (Version(2), before.audit.len() + 2));
+    for one in &worked_on {
+        assert_eq!(stored(&handles, one).await, Some(marked(one, Version(2), "attempt")));
+    }
+    assert!(after.tasks.iter().all(|task| task.version == Version(2)), "{:?}", after.tasks);
+    assert!(after.tasks.iter().any(|task| task.id == waiting.id && task.lease().is_some()));
+    let used: Vec<_> = after.spent.iter().filter(|spent| **spent != Written::default()).collect();
+    assert_eq!(used, [&Written { rows: 1, bytes: 9 }; 2]);
 }
 
 /// Rule 2.
@@ -120,10 +154,42 @@ pub async fn ledger_02_of_changes_from_one_version_one_succeeds<F: StoreFixture>
         assert_eq!(winners.iter().map(|n| format!("racer {n}")).collect::<Vec<_>>(), [stored.created_by]);
         assert_eq!(stored.version, Version(round + 2));
     }
+    for new in make.one_of_each(agent.id) {
+        one_succeeds(&make, &handles, &other, &new).await;
+    }
+}
+
+/// Of each kind, changes that were read at another version than the stored one are refused; of those that race one counts.
+async fn one_succeeds(make: &Maker, handles: &Handles, other: &Handles, new: &Change) {
+    let wrong = async |version: u64| {
+        let commit = Commit { changes: vec![marked(new, Version(version), "wrong")], ..make.commit() };
+        let answer = within(handles.ledger.commit(&commit)).await;
+        assert!(matches!(answer, Err(CommitError::Conflict(_))), "{version} of {new:?}: {answer:?}");
+    };
+    wrong(1).await;
+    let racer =
+        |version| (0..12).map(|n| marked(new, Version(version), &format!("racer {n}"))).collect::<Vec<_>>();
+    for round in 0..4 {
+        let racers = racer(round);
+        let winners = race(make, handles, other, racers.clone()).await;
+        assert_eq!(winners.len(), 1, "{new:?}");
+        let mark = format!("racer {}", winners[0]);
+        let expected = Some(marked(new, Version(round + 1), &mark));
+        assert_eq!(stored(handles, new).await, expected);
+        for version in [0, round, round + 2] {
+            wrong(version).await;
+        }
+        assert_eq!(stored(other, new).await, expected, "what was refused changed it");
+    }
 }
 
 /// Commits each change by itself, all at once and by two servers; gives the numbers of those that counted.
-async fn race(make: &Maker, handles: &Handles, other: &Handles, changes: Vec<Change>) -> Vec<usize> {
+pub(super) async fn race(
+    make: &Maker,
+    handles: &Handles,
+    other: &Handles,
+    changes: Vec<Change>,
+) -> Vec<usize> {
     let racers = changes.into_iter().enumerate().map(|(n, change)| {
         let commit = Commit { changes: vec![change], ..make.commit() };
         let ledger = Arc::clone(if n % 2 == 0 { &handles.ledger } else { &other.ledger });
@@ -140,7 +206,7 @@ async fn race(make: &Maker, handles: &Handles, other: &Handles, changes: Vec<Cha
     let mut winners = Vec::new();
     for racer in within(join_all(racers.collect::<Vec<_>>())).await {
         match racer.unwrap() {
-            (n, Ok(())) => winners.push(n),
+            (n, Ok(_)) => winners.push(n),
             (_, Err(CommitError::Conflict(_))) => {}
             (n, other) => panic!("racer {n}: {other:?}"),
         }
@@ -166,20 +232,36 @@ pub async fn ledger_03_what_is_stored_carries_the_next_version<F: StoreFixture>(
         token.version = Version(version);
         assert_eq!(handles.tokens.by_id(token.id).await.unwrap(), Some(token.clone()));
     }
+    for one in make.one_of_each(agent.id) {
+        for version in 1..=5 {
+            let mark = format!("written {version} times");
+            let written = marked(&one, Version(version - 1), &mark);
+            must(&handles.ledger, &Commit { changes: vec![written], ..make.commit() }).await;
+            assert_eq!(stored(&handles, &one).await, Some(marked(&one, Version(version), &mark)));
+        }
+    }
 }
 
 /// Rule 4.
 pub async fn ledger_04_a_commit_id_counts_once<F: StoreFixture>() {
     let fixture = F::fresh().await;
     let (handles, other, make) = (fixture.handles(), fixture.second_handle().await, Maker::new());
+    let agent = make.stored_agent(&handles, "ceo").await;
     for answer in [None, Some(json!(null)), Some(json!({"agent": "ceo", "n": [1, 2.5]}))] {
         let commit = Commit { answer: answer.clone(), ..make.telling("first") };
         within(handles.ledger.commit(&commit)).await.unwrap();
         let before = Snapshot::of(&handles).await;
         let again = Commit {
             id: commit.id,
-            changes: vec![change_token(&make.token("second"))],
+            changes: vec![change_token(&make.token("second")), change_setting(&make.setting("a", "second"))],
             audit: vec![make.audit("second")],
+            spent: vec![Spent {
+                agent: agent.id,
+                kind: SpentKind::State,
+                day: make.day(),
+                rows: 1,
+                bytes: 1,
+            }],
             answer: Some(json!("another")),
             ..make.telling("second")
         };
@@ -207,8 +289,7 @@ pub async fn ledger_04_a_commit_id_counts_once<F: StoreFixture>() {
     });
     for racer in within(join_all(racers.collect::<Vec<_>>())).await {
         match racer.unwrap() {
-            Ok(()) => {}
-            Err(CommitError::Duplicate(answer)) => assert_eq!(answer, Some(json!("once"))),
+            Ok(answer) | Err(CommitError::Duplicate(answer)) => assert_eq!(answer, Some(json!("once"))),
             other => panic!("{other:?}"),
         }
     }
@@ -227,10 +308,20 @@ pub async fn ledger_05_what_returned_is_durable_and_seen_by_all<F: StoreFixture>
         let entry = make.entry(agent.id, "durable");
         let (token, audited) =
             (make.token(&format!("token {round}")), make.audit(&format!("durable {round}")));
+        let worked_on: Vec<_> = vec![
+            change_task(&make.task(agent.id)),
+            change_mail(&make.mail(agent.id)),
+            change_domain(&make.domain(&format!("round-{round}.com"))),
+            change_request(&make.request(&format!("round-{round}.com"), Actor::System)),
+            change_setting(&make.setting("durable", &format!("key-{round}"))),
+            change_note(&make.note(agent.id, "durable")),
+        ];
+        let spent = Spent { agent: agent.id, kind: SpentKind::State, day: make.day(), rows: 3, bytes: 30 };
         let whole = Commit {
-            changes: vec![change(&agent), change_token(&token)],
+            changes: [vec![change(&agent), change_token(&token)], worked_on.clone()].concat(),
             history: vec![entry.clone()],
             audit: vec![audited.clone()],
+            spent: vec![spent],
             ..make.telling("whole")
         };
         must(&handles.ledger, &whole).await;
@@ -239,6 +330,15 @@ pub async fn ledger_05_what_returned_is_durable_and_seen_by_all<F: StoreFixture>
         let token = Token { version: Version(1), ..token };
         assert_eq!(other.tokens.by_id(token.id).await.unwrap().as_ref(), Some(&token));
         assert!(other.audit.unsealed(10).await.unwrap().contains(&audited));
+        let kept = async |handles: &Handles| {
+            for one in &worked_on {
+                let version = stored(handles, one).await.map(|one| one.read_at());
+                assert_eq!(version, Some(Version(1)), "{one:?}");
+            }
+            let used = handles.quotas.spent(agent.id, spent.kind, spent.day).await.unwrap();
+            assert_eq!(used, Written { rows: 3, bytes: 30 });
+        };
+        kept(&other).await;
 
         let many: Vec<_> = (0..20).map(|_| make.telling("many")).collect();
         within(join_all(many.iter().map(|commit| must(&handles.ledger, commit)))).await;
@@ -252,6 +352,7 @@ pub async fn ledger_05_what_returned_is_durable_and_seen_by_all<F: StoreFixture>
         assert_eq!(handles.history.page(agent.id, None, 10).await.unwrap(), [entry]);
         assert_eq!(handles.tokens.by_id(token.id).await.unwrap(), Some(token));
         assert!(handles.audit.unsealed(10).await.unwrap().contains(&audited));
+        kept(&handles).await;
         let again = within(handles.ledger.commit(&whole)).await;
         assert!(matches!(again, Err(CommitError::Duplicate(_))), "ids are durable too: {again:?}");
     }
@@ -325,7 +426,7 @@ pub async fn ledger_07_settle_tells_what_became_of_the_unknown<F: StoreFixture>(
             yields(round / 2).await;
             let settled = within(settle(&other, &commit)).await;
             match (within(racing).await.unwrap(), &settled) {
-                (Ok(()), Settled::Applied(_)) | (Err(CommitError::Barred), Settled::NotApplied) => {}
+                (Ok(_), Settled::Applied(_)) | (Err(CommitError::Barred), Settled::NotApplied) => {}
                 // The lock was not to be had in time; then the question came first.
                 (Err(CommitError::Unavailable(_)), Settled::NotApplied)
                 | (Err(CommitError::Unknown(_)), _) => {}
@@ -361,7 +462,9 @@ pub async fn ledger_08_what_settle_found_not_applied_is_barred<F: StoreFixture>(
     let make = Maker::new();
     let agent = make.agent("ceo");
     let commit = Commit {
-        changes: vec![change(&agent), change_token(&make.token("never"))],
+        changes: [vec![change(&agent), change_token(&make.token("never"))], make.one_of_each(agent.id)]
+            .concat(),
+        spent: vec![Spent { agent: agent.id, kind: SpentKind::State, day: make.day(), rows: 1, bytes: 1 }],
         history: vec![make.entry(agent.id, "never")],
         audit: vec![make.audit("never")],
         answer: Some(json!("never")),
@@ -380,6 +483,13 @@ pub async fn ledger_08_what_settle_found_not_applied_is_barred<F: StoreFixture>(
         assert_eq!(handles.agents.list().await.unwrap(), []);
         assert_eq!(handles.tokens.list().await.unwrap(), []);
         assert_eq!(handles.audit.unsealed(10).await.unwrap(), []);
+        for one in make.one_of_each(agent.id) {
+            assert_eq!(stored(&handles, &one).await, None);
+        }
+        assert_eq!(handles.settings.all().await.unwrap(), []);
+        assert!(handles.domains.is_untouched().await.unwrap());
+        let used = handles.quotas.spent(agent.id, SpentKind::State, make.day()).await.unwrap();
+        assert_eq!(used, Written::default());
         drop((handles, other));
         fixture.reopen().await;
     }
@@ -477,7 +587,7 @@ pub async fn ledger_11_tokens_that_stand_have_names_of_their_own<F: StoreFixture
 }
 
 /// Asks until there is an answer.
-async fn settle(handles: &Handles, commit: &Commit) -> Settled {
+pub(super) async fn settle(handles: &Handles, commit: &Commit) -> Settled {
     within(async {
         loop {
             match handles.ledger.settle(commit.id).await {

@@ -1,14 +1,21 @@
 //! The contracts of the ports that a store implements: `Ledger`, `EventLog`, `AgentStore`, `HistoryStore`,
-//! `Heartbeats`, `InstallationStore`, `TokenStore`, `AuditStore`.
+//! `Heartbeats`, `InstallationStore`, `TokenStore`, `AuditStore`, `TaskStore`, `MailboxStore`, `DomainStore`,
+//! `SettingsStore`, `StateStore`, `QuotaStore`.
 //!
 //! Invariants: a rule is one function named after its number, generic over the fixture, and knows nothing of
 //! the adapter; a rule that an adapter cannot be put through fails, it is never skipped from within.
 
 mod audit;
+mod domains;
 mod event_log;
 mod injected;
+mod kinds;
 mod ledger;
+mod ledger_work;
+mod mailbox;
 mod reads;
+mod settings;
+mod tasks;
 mod tokens;
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -16,32 +23,49 @@ use std::{future::Future, sync::Arc, time::Duration};
 use aito_domain::{
     access::{Grants, Role},
     agent::Agent,
+    allowlist::{DomainEntry, DomainRequest, RequestStatus},
     audit::{AuditEntry, Checkpoint, Head, Outcome},
     event::{Actor, Event, NewEvent, Payload},
     history::{ActionType, HistoryEntry},
     id::{AgentId, AuditId, CommitId, EventId, HistoryId, Incarnation, TokenId},
     installation::Epoch,
+    mailbox::Mail,
     ports::{
         agent_store::AgentStore,
         audit_store::{AuditQuery, AuditStore, Listed},
         clock::{Clock as _, IdSource as _},
+        domain_store::DomainStore,
         event_log::EventLog,
         heartbeats::Heartbeats,
-        history_store::HistoryStore,
+        history_store::{HistoryStore, Written},
         installation_store::InstallationStore,
         ledger::{Change, Commit, Ledger},
+        mailbox_store::MailboxStore,
+        quota_store::QuotaStore,
+        settings_store::SettingsStore,
+        state_store::StateStore,
+        task_store::{TaskQuery, TaskStore},
         token_store::TokenStore,
     },
+    quota::SpentKind,
+    setting::Setting,
+    state::StateEntry,
+    task::Task,
     token::{Token, TokenText},
 };
 use async_trait::async_trait;
 use serde_json::{Value, json};
 
 pub use audit::*;
+pub use domains::*;
 pub use event_log::*;
 pub use injected::Injected;
 pub use ledger::*;
+pub use ledger_work::*;
+pub use mailbox::*;
 pub use reads::*;
+pub use settings::*;
+pub use tasks::*;
 pub use tokens::*;
 
 use crate::{
@@ -77,6 +101,18 @@ pub struct Handles {
     pub tokens: Arc<dyn TokenStore>,
     /// Reads the audit and seals it.
     pub audit: Arc<dyn AuditStore>,
+    /// Reads tasks.
+    pub tasks: Arc<dyn TaskStore>,
+    /// Reads mailboxes.
+    pub mailbox: Arc<dyn MailboxStore>,
+    /// Reads the list of domains and the requests for more.
+    pub domains: Arc<dyn DomainStore>,
+    /// Reads settings.
+    pub settings: Arc<dyn SettingsStore>,
+    /// Reads agents' notes.
+    pub state: Arc<dyn StateStore>,
+    /// Reads what agents have used up.
+    pub quotas: Arc<dyn QuotaStore>,
 }
 
 /// What the store suite runs on.
@@ -235,8 +271,8 @@ pub(crate) fn change_token(token: &Token) -> Change {
 }
 
 /// Commits what cannot be refused.
-pub(crate) async fn must(ledger: &Arc<dyn Ledger>, commit: &Commit) {
-    within(retrying(ledger, commit)).await.unwrap();
+pub(crate) async fn must(ledger: &Arc<dyn Ledger>, commit: &Commit) -> Option<Value> {
+    within(retrying(ledger, commit)).await.unwrap()
 }
 
 /// Waits, but not for ever.
@@ -272,14 +308,33 @@ pub(crate) struct Snapshot {
     audit: Vec<Listed>,
     head: Head,
     checkpoint: Option<Checkpoint>,
+    tasks: Vec<Task>,
+    mail: Vec<Vec<Mail>>,
+    domains: Vec<DomainEntry>,
+    requests: Vec<Vec<DomainRequest>>,
+    settings: Vec<Setting>,
+    notes: Vec<Vec<StateEntry>>,
+    /// Of every agent and kind, on the day on which everything here happens.
+    spent: Vec<Written>,
 }
 
 impl Snapshot {
     pub(crate) async fn of(handles: &Handles) -> Self {
         let agents = handles.agents.list().await.unwrap();
-        let mut history = Vec::new();
+        let day = Maker::new().day();
+        let (mut history, mut mail, mut notes) = (Vec::new(), Vec::new(), Vec::new());
+        let mut spent = Vec::new();
         for agent in &agents {
             history.push(handles.history.page(agent.id, None, 1000).await.unwrap());
+            mail.push(handles.mailbox.waiting(agent.id, None, 1000).await.unwrap());
+            notes.push(handles.state.page(agent.id, None, 1000).await.unwrap());
+            for kind in SpentKind::ALL {
+                spent.push(handles.quotas.spent(agent.id, kind, day).await.unwrap());
+            }
+        }
+        let mut requests = Vec::new();
+        for status in RequestStatus::ALL {
+            requests.push(handles.domains.requests(status, None, 1000).await.unwrap());
         }
         Self {
             agents,
@@ -289,6 +344,13 @@ impl Snapshot {
             audit: handles.audit.page(&AuditQuery::default(), 1000).await.unwrap(),
             head: handles.audit.head().await.unwrap(),
             checkpoint: handles.audit.checkpoint().await.unwrap(),
+            tasks: handles.tasks.page(&TaskQuery::default(), None, 0, 1000).await.unwrap(),
+            mail,
+            domains: handles.domains.page(None, 1000).await.unwrap(),
+            requests,
+            settings: handles.settings.all().await.unwrap(),
+            notes,
+            spent,
         }
     }
 }
@@ -309,6 +371,11 @@ macro_rules! store_suite {
             ledger_09_settle_gives_the_answer_of_what_was_applied,
             ledger_10_events_keep_the_order_of_their_commit,
             ledger_11_tokens_that_stand_have_names_of_their_own,
+            ledger_12_entries_and_open_requests_have_domains_of_their_own,
+            ledger_13_only_the_present_incarnation_speaks,
+            ledger_14_picks_of_one_agent_are_decided_one_after_another,
+            ledger_15_what_is_spent_adds_up,
+            ledger_16_commit_gives_the_answer_that_is_kept,
             event_log_01_one_total_order,
             event_log_02_readers_get_every_event_once_whatever_writers_do,
             event_log_03_positions_have_no_holes,
@@ -346,6 +413,29 @@ macro_rules! store_suite {
             audit_store_05_page_gives_the_newest_first_filtered,
             audit_store_06_prune_removes_what_the_checkpoint_covers,
             audit_store_07_checkpoint_is_what_the_last_prune_kept,
+            task_store_01_what_is_read_is_what_was_committed_by_whoever,
+            task_store_02_pages_go_from_the_newest_on,
+            task_store_03_all_conditions_hold_at_once,
+            task_store_04_total_is_exact_up_to_its_bound,
+            task_store_05_claimable_gives_what_is_held_and_the_oldest_of_each_priority,
+            task_store_06_in_progress_gives_every_task_that_is,
+            task_store_07_overdue_gives_what_is_newly_so,
+            mailbox_store_01_what_is_read_is_what_was_committed_by_whoever,
+            mailbox_store_02_waiting_gives_the_most_urgent_first,
+            mailbox_store_03_due_counts_what_waits_and_what_wakes,
+            domain_store_01_what_is_read_is_what_was_committed_by_whoever,
+            domain_store_02_page_gives_entries_that_stand_by_domain,
+            domain_store_03_standing_gives_those_that_were_asked_for,
+            domain_store_04_untouched_until_the_first_entry,
+            domain_store_05_requests_of_a_status_from_the_newest_on,
+            domain_store_06_open_request_is_of_one_asker_for_one_domain,
+            settings_store_01_what_is_read_is_what_was_committed_by_whoever,
+            settings_store_02_all_are_ordered_by_category_and_key,
+            state_store_01_what_is_read_is_what_was_committed_by_whoever,
+            state_store_02_page_gives_an_agents_notes_by_key,
+            state_store_03_a_removed_note_keeps_its_version,
+            state_store_04_count_leaves_out_what_was_removed,
+            quota_store_01_spent_gives_what_was_added,
         }
     };
 }

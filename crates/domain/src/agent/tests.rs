@@ -82,13 +82,8 @@ fn told(payload: &Payload) -> Option<Status> {
         Payload::AgentStopping(it) => Some(it.status),
         Payload::AgentStopped(it) => Some(it.status),
         Payload::AgentError(it) => Some(it.status),
-        Payload::AgentRegistered(_)
-        | Payload::AgentFocusChanged(_)
-        | Payload::HistoryRecorded(_)
-        | Payload::TokenCreated(_)
-        | Payload::TokenRotated(_)
-        | Payload::TokenRevoked(_)
-        | Payload::Unknown { .. } => None,
+        // No other event is one of an agent's life.
+        _ => None,
     }
 }
 
@@ -103,12 +98,7 @@ fn about(payload: &Payload) -> Option<Incarnation> {
         Payload::AgentStopped(it) => Some(it.incarnation),
         Payload::AgentError(it) => Some(it.incarnation),
         Payload::AgentFocusChanged(it) => Some(it.incarnation),
-        Payload::AgentRegistered(_)
-        | Payload::HistoryRecorded(_)
-        | Payload::TokenCreated(_)
-        | Payload::TokenRotated(_)
-        | Payload::TokenRevoked(_)
-        | Payload::Unknown { .. } => None,
+        _ => None,
     }
 }
 

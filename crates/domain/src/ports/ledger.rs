@@ -12,6 +12,15 @@
 //! 9. `settle` of an applied id gives its answer, as often as it is asked.
 //! 10. The order of events within a commit is kept.
 //! 11. Of tokens that are not revoked no two have one name: a commit that would make a second is `Conflict`.
+//! 12. Of domain entries that stand no two have one domain, and of open requests no two one domain and one asker: a
+//!     commit that would make a second is `Conflict`.
+//! 13. A commit that an incarnation speaks is `Conflict` unless that incarnation is its agent's present one when it is
+//!     applied: of it and a commit that begins the next incarnation, one is wholly before the other.
+//! 14. Picks of one agent are decided one after another, each on all that those before it wrote; with a pick the
+//!     commit's answer is its [`PickOutcome`](crate::task::PickOutcome), whatever `answer` says. A task that somebody
+//!     else changed between reading and writing makes it `Conflict`.
+//! 15. What is spent is added to what the same agent has spent of that kind on that day, and nothing of it is lost.
+//! 16. `commit` gives the answer that is kept: what a repetition, or `settle`, is answered.
 
 use async_trait::async_trait;
 use serde_json::Value;
@@ -19,10 +28,16 @@ use serde_json::Value;
 use crate::{
     Cause,
     agent::Agent,
+    allowlist::{DomainEntry, DomainRequest},
     audit::AuditEntry,
     event::NewEvent,
     history::HistoryEntry,
-    id::{CommitId, Version},
+    id::{AgentId, CommitId, Incarnation, Version},
+    mailbox::Mail,
+    quota::Spent,
+    setting::Setting,
+    state::StateEntry,
+    task::{Task, TaskPick},
     token::Token,
 };
 
@@ -40,6 +55,12 @@ pub struct Commit {
     pub history: Vec<HistoryEntry>,
     /// Who did it, for the audit.
     pub audit: Vec<AuditEntry>,
+    /// The incarnation that speaks it, if one does.
+    pub speaker: Option<Speaker>,
+    /// What only the transaction can choose.
+    pub pick: Option<TaskPick>,
+    /// What agents have used up by it.
+    pub spent: Vec<Spent>,
     /// What a repetition of this commit is answered.
     pub answer: Option<Value>,
 }
@@ -53,9 +74,21 @@ impl Commit {
             events: Vec::new(),
             history: Vec::new(),
             audit: Vec::new(),
+            speaker: None,
+            pick: None,
+            spent: Vec::new(),
             answer: None,
         }
     }
+}
+
+/// The incarnation that a change comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Speaker {
+    /// The agent.
+    pub agent: AgentId,
+    /// Its incarnation, which must be the present one.
+    pub incarnation: Incarnation,
 }
 
 /// One aggregate with the version that it was read at.
@@ -65,6 +98,18 @@ pub enum Change {
     Agent(Box<Agent>),
     /// A token; as with an agent.
     Token(Box<Token>),
+    /// A task; as with an agent.
+    Task(Box<Task>),
+    /// A message; as with an agent.
+    Mail(Box<Mail>),
+    /// An entry of the list of domains; as with an agent.
+    Domain(Box<DomainEntry>),
+    /// A request for a domain; as with an agent.
+    DomainRequest(Box<DomainRequest>),
+    /// A setting, known by category and key; as with an agent.
+    Setting(Box<Setting>),
+    /// A note of an agent's, known by agent and key; as with an agent.
+    State(Box<StateEntry>),
 }
 
 impl Change {
@@ -74,6 +119,12 @@ impl Change {
         match self {
             Self::Agent(agent) => agent.version,
             Self::Token(token) => token.version,
+            Self::Task(task) => task.version,
+            Self::Mail(mail) => mail.version,
+            Self::Domain(entry) => entry.version,
+            Self::DomainRequest(request) => request.version,
+            Self::Setting(setting) => setting.version,
+            Self::State(entry) => entry.version,
         }
     }
 }
@@ -110,8 +161,8 @@ pub enum Settled {
 /// Writes; see the module for the contract.
 #[async_trait]
 pub trait Ledger: Send + Sync {
-    /// Applies the whole commit.
-    async fn commit(&self, commit: &Commit) -> Result<(), CommitError>;
+    /// Applies the whole commit; gives its answer.
+    async fn commit(&self, commit: &Commit) -> Result<Option<Value>, CommitError>;
     /// Decides what became of a commit; an error leaves it undecided.
     async fn settle(&self, id: CommitId) -> Result<Settled, CommitError>;
 }

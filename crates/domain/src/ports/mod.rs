@@ -7,15 +7,33 @@ pub mod agent_store;
 pub mod audit_store;
 pub mod bus;
 pub mod clock;
+pub mod domain_store;
 pub mod event_log;
 pub mod heartbeats;
 pub mod history_store;
 pub mod installation_store;
 pub mod ledger;
+pub mod mailbox_store;
+pub mod quota_store;
 pub mod runtime;
+pub mod settings_store;
+pub mod state_store;
+pub mod task_store;
 pub mod token_store;
 
 use crate::Cause;
+
+/// How many there are of something that is listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Total {
+    /// How many; at least so many if not exact.
+    pub count: u64,
+    /// Whether that is exact, which it is up to [`EXACT_TOTAL`].
+    pub exact: bool,
+}
+
+/// Up to how many a [`Total`] is exact (HTTP contract, Conventions).
+pub const EXACT_TOTAL: u64 = 10_000;
 
 /// Why something could not be read.
 #[derive(Debug, thiserror::Error)]

@@ -1,27 +1,35 @@
 //! Writes whole commits, and tells what became of them.
 //!
-//! Invariant: a commit is one unit of the writer; what refuses a part of it undoes all of it.
+//! Invariants: a commit is one unit of the writer; what refuses a part of it undoes all of it. There is one writer, so
+//! what a unit reads stands until its end: neither a speaker nor a pick needs a lock of its own.
 
 use aito_domain::{
     id::CommitId,
     ports::ledger::{Commit, CommitError, Ledger, Settled},
+    task::{Picked, TaskPick},
 };
 use async_trait::async_trait;
-use diesel::{prelude::*, result::Error as DieselError, sqlite::SqliteConnection};
+use diesel::{prelude::*, sqlite::SqliteConnection};
 use serde_json::Value;
 
 use super::{
-    SqliteStore, schema,
-    translate::{AgentRow, CommitRows, Meaning, TokenRow, Untranslatable, blob, meaning, value},
+    SqliteStore,
+    changes::{add_spent, clash, shown, write},
+    readers::Failed,
+    schema,
+    tasks::claimable,
+    translate::{
+        ChangeRow, CommitRows, Meaning, NewEventRow, TaskRow, Untranslatable, blob, meaning, number, value,
+    },
     writer::{Stop, WriteError},
 };
 
 #[async_trait]
 impl Ledger for SqliteStore {
-    async fn commit(&self, commit: &Commit) -> Result<(), CommitError> {
+    async fn commit(&self, commit: &Commit) -> Result<Option<Value>, CommitError> {
         let rows = CommitRows::of(commit).map_err(|error| CommitError::Unavailable(Box::new(error)))?;
-        let at = self.clock.now().timestamp_millis();
-        self.writer.run(move |connection| apply(connection, &rows, at)).await.map_err(
+        let (at, given) = (self.clock.now().timestamp_millis(), commit.answer.clone());
+        let picked = self.writer.run(move |connection| apply(connection, &rows, at)).await.map_err(
             |error| match error {
                 WriteError::Refused(refusal) => refusal,
                 WriteError::Unavailable(cause) => CommitError::Unavailable(cause),
@@ -29,7 +37,7 @@ impl Ledger for SqliteStore {
             },
         )?;
         self.commits.send_modify(|count| *count += 1);
-        Ok(())
+        Ok(picked.or(given))
     }
 
     async fn settle(&self, id: CommitId) -> Result<Settled, CommitError> {
@@ -42,13 +50,14 @@ impl Ledger for SqliteStore {
     }
 }
 
-/// Writes a whole commit, or nothing: whatever this returns but `Ok` is rolled back.
+/// Writes a whole commit, or nothing: whatever this returns but `Ok` is rolled back. With a pick it gives the answer that
+/// stands in place of the commit's own.
 pub(super) fn apply(
     connection: &mut SqliteConnection,
     rows: &CommitRows,
     now: i64,
-) -> Result<(), Stop<CommitError>> {
-    use schema::{audit, commits, events, history};
+) -> Result<Option<Value>, Stop<CommitError>> {
+    use schema::{audit, commits, history};
 
     let remembered = diesel::insert_into(commits::table)
         .values((
@@ -71,18 +80,17 @@ pub(super) fn apply(
         return Err(Stop::Refused(refusal));
     }
 
-    for (read_at, row) in &rows.agents {
-        let written = write_agent(connection, *read_at, row);
-        expect_one(written, || format!("agent {}", row.agent_type))?;
+    if let Some((agent, incarnation)) = &rows.speaker {
+        heed_speaker(connection, agent, *incarnation)?;
     }
-    for (read_at, row) in &rows.tokens {
-        let written = write_token(connection, *read_at, row);
-        expect_one(written, || format!("token {}", row.name))?;
+    // It is decided on what is stored, before this commit's own changes are.
+    let picked = rows.pick.as_ref().map(|pick| decide(connection, pick)).transpose()?;
+    for (read_at, row) in &rows.changes {
+        write(connection, *read_at, row)?;
     }
     // One row at a time: a prepared statement each, and the order of positions is plainly that of the commit.
     for row in &rows.events {
-        let written = diesel::insert_into(events::table).values(row).execute(connection);
-        written.map_err(|error| clash(error, || "the event's id".to_owned()))?;
+        write_event(connection, row)?;
     }
     for row in &rows.history {
         let written = diesel::insert_into(history::table).values(row).execute(connection);
@@ -92,61 +100,68 @@ pub(super) fn apply(
         let written = diesel::insert_into(audit::table).values(row).execute(connection);
         written.map_err(|error| clash(error, || "the audit entry's id".to_owned()))?;
     }
-    Ok(())
+    for row in &rows.spent {
+        add_spent(connection, row)?;
+    }
+    picked.map(|picked| write_picked(connection, &rows.id, &picked)).transpose()
 }
 
-/// Stores a new agent, or the next version of the one that was read; gives how many rows that were.
-fn write_agent(connection: &mut SqliteConnection, read_at: i64, row: &AgentRow) -> QueryResult<usize> {
+fn write_event(connection: &mut SqliteConnection, row: &NewEventRow) -> Result<(), Stop<CommitError>> {
+    let written = diesel::insert_into(schema::events::table).values(row).execute(connection);
+    written.map(drop).map_err(|error| clash(error, || "the event's id".to_owned()))
+}
+
+/// Refuses what an incarnation says that is not the present one.
+fn heed_speaker(
+    connection: &mut SqliteConnection,
+    agent: &[u8],
+    incarnation: i64,
+) -> Result<(), Stop<CommitError>> {
     use schema::agents;
-    if read_at == 0 {
-        diesel::insert_into(agents::table).values(row).execute(connection)
-    } else {
-        diesel::update(agents::table.filter(agents::id.eq(&row.id)).filter(agents::version.eq(read_at)))
-            .set((
-                agents::agent_type.eq(&row.agent_type),
-                agents::version.eq(row.version),
-                agents::desired.eq(&row.desired),
-                agents::incarnation.eq(row.incarnation),
-                agents::lifecycle.eq(&row.lifecycle),
-                agents::reach.eq(&row.reach),
-                agents::focus.eq(&row.focus),
-                agents::failures.eq(row.failures),
-                agents::restarts.eq(row.restarts),
-                agents::last_exit.eq(&row.last_exit),
-                agents::created_at.eq(row.created_at),
-                agents::updated_at.eq(row.updated_at),
-            ))
-            .execute(connection)
+    let present: Option<i64> =
+        agents::table.find(agent).select(agents::incarnation).first(connection).optional()?;
+    if present == Some(incarnation) {
+        return Ok(());
+    }
+    Err(Stop::Refused(CommitError::Conflict(format!("agent {}'s incarnation", shown(agent)))))
+}
+
+/// Reads what a pick is decided on, and decides it.
+fn decide(connection: &mut SqliteConnection, pick: &TaskPick) -> Result<Picked, Stop<CommitError>> {
+    match claimable(connection, pick.agent) {
+        Ok(Some(read)) => Ok(pick.decide(&read)),
+        Ok(None) => Err(Stop::Refused(CommitError::Conflict(format!("agent {}", pick.agent)))),
+        Err(Failed::Query(error)) => Err(Stop::Failed(error)),
+        Err(Failed::Row(error)) => Err(untold(error)),
     }
 }
 
-/// As [`write_agent`].
-fn write_token(connection: &mut SqliteConnection, read_at: i64, row: &TokenRow) -> QueryResult<usize> {
-    use schema::tokens;
-    if read_at == 0 {
-        return diesel::insert_into(tokens::table).values(row).execute(connection);
+/// Writes what was picked; gives the answer, which is kept.
+fn write_picked(
+    connection: &mut SqliteConnection,
+    id: &[u8],
+    picked: &Picked,
+) -> Result<Value, Stop<CommitError>> {
+    use schema::commits;
+    for task in &picked.tasks {
+        let read_at = number("a version", task.version.0).map_err(untold)?;
+        let row = TaskRow::next_of(task).map_err(untold)?;
+        write(connection, read_at, &ChangeRow::Task(row))?;
     }
-    diesel::update(tokens::table.filter(tokens::id.eq(&row.id)).filter(tokens::version.eq(read_at)))
-        .set(row)
-        .execute(connection)
+    for event in &picked.events {
+        write_event(connection, &NewEventRow::of(event))?;
+    }
+    let answer = serde_json::to_value(&picked.outcome)
+        .map_err(|error| untold(Untranslatable::NoJson("the outcome of a pick", error.to_string())))?;
+    diesel::update(commits::table.find(id))
+        .set(commits::answer.eq(answer.to_string()))
+        .execute(connection)?;
+    Ok(answer)
 }
 
-/// None means that another version is stored, a clash that somebody else was first.
-fn expect_one(written: QueryResult<usize>, name: impl FnOnce() -> String) -> Result<(), Stop<CommitError>> {
-    match written {
-        Ok(1) => Ok(()),
-        Ok(_) => Err(Stop::Refused(CommitError::Conflict(name()))),
-        Err(error) => Err(clash(error, name)),
-    }
-}
-
-/// A row that clashes with what is stored means that somebody else was first.
-fn clash(error: DieselError, name: impl FnOnce() -> String) -> Stop<CommitError> {
-    if meaning(&error) == Meaning::Clash {
-        Stop::Refused(CommitError::Conflict(name()))
-    } else {
-        Stop::Failed(error)
-    }
+/// What cannot be told between the domain and the rows; nothing is written.
+fn untold(error: Untranslatable) -> Stop<CommitError> {
+    Stop::Refused(CommitError::Unavailable(Box::new(error)))
 }
 
 const APPLIED: &str = "applied";

@@ -8,10 +8,16 @@
 //! lies in the store itself; [`SqliteStore::log`] then gives the event log of that epoch.
 
 mod audit;
+mod changes;
+mod domains;
 mod ledger;
+mod mailbox;
 mod open;
 mod readers;
 mod schema;
+mod settings;
+mod state;
+mod tasks;
 mod tokens;
 mod translate;
 mod writer;

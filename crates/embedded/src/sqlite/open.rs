@@ -29,7 +29,7 @@ use super::{
 };
 
 /// The schema that this binary knows. It opens every store whose `min_reader_version` is not above it.
-pub const SCHEMA_VERSION: u32 = 2;
+pub const SCHEMA_VERSION: u32 = 3;
 
 /// Bytes to which the write-ahead log is cut after a checkpoint.
 const WAL_SIZE_LIMIT: u64 = 16 * 1024 * 1024;
@@ -340,14 +340,19 @@ mod tests {
     }
 
     #[test]
-    fn a_store_of_the_version_before_gains_what_it_lacks_and_stays_readable_for_it() {
+    fn a_store_of_a_version_before_gains_what_it_lacks_and_stays_readable_for_it() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("db");
         let mut connection = prepare(&path, WAIT).unwrap();
-        connection.batch_execute(include_str!("../../../../migrations/sqlite/0200_guard/down.sql")).unwrap();
+        for down in [
+            include_str!("../../../../migrations/sqlite/0300_work/down.sql"),
+            include_str!("../../../../migrations/sqlite/0200_guard/down.sql"),
+        ] {
+            connection.batch_execute(down).unwrap();
+        }
         connection
             .batch_execute(
-                "DELETE FROM __diesel_schema_migrations WHERE version = '0200';
+                "DELETE FROM __diesel_schema_migrations WHERE version IN ('0200', '0300');
                  INSERT INTO commits (id, outcome, at) VALUES (zeroblob(16), 'applied', 1);",
             )
             .unwrap();
@@ -357,6 +362,7 @@ mod tests {
             sql::<BigInt>(query).get_result(connection).unwrap()
         };
         assert_eq!(number(&mut connection, "SELECT n FROM audit_head"), 0);
+        assert_eq!(number(&mut connection, "SELECT count(*) FROM tasks"), 0);
         assert_eq!(number(&mut connection, "SELECT count(*) FROM commits"), 1);
         assert_eq!(number(&mut connection, "SELECT min_reader_version FROM schema_info"), 1);
     }

@@ -143,3 +143,106 @@ diesel::table! {
         signature -> Binary,
     }
 }
+
+diesel::table! {
+    tasks (id) {
+        id -> Binary,
+        version -> BigInt,
+        title -> Text,
+        description -> Nullable<Text>,
+        priority -> BigInt,
+        status -> Text,
+        state -> Text,
+        assigned_to -> Binary,
+        created_by -> Nullable<Binary>,
+        actor -> Text,
+        due_at -> Nullable<BigInt>,
+        overdue -> Bool,
+        claims -> BigInt,
+        created_at -> BigInt,
+        updated_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    mailbox (id) {
+        id -> Binary,
+        version -> BigInt,
+        agent_id -> Binary,
+        kind -> Text,
+        sender -> Text,
+        from_agent -> Nullable<Binary>,
+        priority -> BigInt,
+        body -> Text,
+        created_at -> BigInt,
+        wake_at -> BigInt,
+        expires_at -> BigInt,
+        acknowledged_by -> Nullable<BigInt>,
+        acknowledged_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    domains (id) {
+        id -> Binary,
+        version -> BigInt,
+        domain -> Text,
+        category -> Text,
+        description -> Nullable<Text>,
+        actor -> Text,
+        created_at -> BigInt,
+        removed_at -> Nullable<BigInt>,
+    }
+}
+
+diesel::table! {
+    domain_requests (id) {
+        id -> Binary,
+        version -> BigInt,
+        domain -> Text,
+        url -> Nullable<Text>,
+        requested_by -> Nullable<Binary>,
+        actor -> Text,
+        task_context -> Nullable<Text>,
+        reason -> Nullable<Text>,
+        category -> Nullable<Text>,
+        status -> Text,
+        decided_by -> Nullable<Text>,
+        decided_at -> Nullable<BigInt>,
+        decision_reason -> Nullable<Text>,
+        created_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    settings (category, key) {
+        category -> Text,
+        key -> Text,
+        version -> BigInt,
+        value -> Nullable<Text>,
+        sealed -> Nullable<Binary>,
+        description -> Nullable<Text>,
+        updated_by -> Text,
+        updated_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    agent_state (agent_id, key) {
+        agent_id -> Binary,
+        key -> Text,
+        version -> BigInt,
+        value -> Nullable<Text>,
+        updated_at -> BigInt,
+    }
+}
+
+diesel::table! {
+    spent (agent_id, kind, day) {
+        agent_id -> Binary,
+        kind -> Text,
+        day -> BigInt,
+        rows -> BigInt,
+        bytes -> BigInt,
+    }
+}

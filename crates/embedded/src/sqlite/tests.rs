@@ -14,15 +14,16 @@ use aito_domain::{
     audit::{AuditEntry, Checkpoint, Head, Outcome, Seal, Sealed},
     event::{Actor, NewEvent, Payload},
     history::{ActionType, HistoryEntry},
-    id::{AuditId, CommitId, EventId, HistoryId, Incarnation, TokenId, Version},
+    id::{AuditId, CommitId, EventId, HistoryId, Incarnation, TaskId, TokenId, Version},
     ports::{
         audit_store::{AuditStore as _, SealError},
         clock::IdSource as _,
         ledger::{Change, Commit, CommitError, Ledger as _, Settled},
         token_store,
     },
+    task::{NewTask, Priority, Task},
 };
-use diesel::{connection::SimpleConnection as _, dsl::sql};
+use diesel::{connection::SimpleConnection as _, dsl::sql, query_builder::QueryFragment, sqlite::Sqlite};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -103,6 +104,48 @@ impl Bench {
     }
 }
 
+/// Asks SQLite how it would go about a query.
+pub(super) struct Planner {
+    connection: SqliteConnection,
+    _dir: TempDir,
+}
+
+impl Planner {
+    pub(super) fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let connection = open::prepare(&dir.path().join("db"), SOON).unwrap();
+        Self { connection, _dir: dir }
+    }
+
+    /// The steps, one after another.
+    pub(super) fn plan(&mut self, query: &str) -> String {
+        #[derive(QueryableByName)]
+        struct Step {
+            #[diesel(sql_type = Text)]
+            detail: String,
+        }
+        let text = format!("EXPLAIN QUERY PLAN {query}");
+        let steps: Vec<Step> = diesel::sql_query(text).load(&mut self.connection).unwrap();
+        steps.into_iter().map(|step| step.detail).collect::<Vec<_>>().join("; ")
+    }
+
+    /// It is one step, without sorting, whose plan has all of these parts.
+    pub(super) fn expect_steps(&mut self, query: &impl QueryFragment<Sqlite>, parts: &[&str]) {
+        let text = diesel::debug_query::<Sqlite, _>(query).to_string();
+        let plan = self.plan(&text);
+        assert!(!plan.contains("TEMP B-TREE") && !plan.contains(';'), "{text}: {plan}");
+        for part in parts {
+            assert!(plan.contains(part), "{part} of {text}: {plan}");
+        }
+    }
+
+    /// [`Self::expect_steps`], and it reads no more than what is between the bounds of its conditions.
+    pub(super) fn expect_walk(&mut self, query: &impl QueryFragment<Sqlite>, parts: &[&str]) {
+        self.expect_steps(query, parts);
+        self.expect_steps(query, &["SEARCH"]);
+    }
+}
+
 struct Hold {
     release: mpsc::Sender<()>,
     running: tokio::task::JoinHandle<Result<(), WriteError<()>>>,
@@ -120,7 +163,7 @@ async fn queued(
     bench: &Bench,
     commit: &Commit,
     place: usize,
-) -> tokio::task::JoinHandle<Result<(), CommitError>> {
+) -> tokio::task::JoinHandle<Result<Option<serde_json::Value>, CommitError>> {
     let (store, commit) = (Arc::clone(&bench.store), commit.clone());
     let running = tokio::spawn(async move { store.commit(&commit).await });
     wait::until("the commit to be queued", SOON, async || {
@@ -150,7 +193,7 @@ async fn a_refused_unit_leaves_its_batch_whole_and_no_hole() {
     assert!(
         matches!(
             answers.as_slice(),
-            [Ok(()), Err(CommitError::Conflict(_)), Ok(()), Err(CommitError::Duplicate(None)), Ok(())]
+            [Ok(None), Err(CommitError::Conflict(_)), Ok(None), Err(CommitError::Duplicate(None)), Ok(None)]
         ),
         "{answers:?}"
     );
@@ -203,7 +246,7 @@ async fn a_full_store_refuses_writes_serves_reads_and_recovers_alone() {
     while refused.len() < 5 {
         let commit = bench.telling(9_000);
         match bench.store.commit(&commit).await {
-            Ok(()) => acknowledged += 1,
+            Ok(_) => acknowledged += 1,
             Err(CommitError::Unavailable(_)) => refused.push(commit),
             other => panic!("{other:?}"),
         }
@@ -350,6 +393,31 @@ async fn a_row_of_history_needs_its_agent() {
     let commit = Commit { history: vec![entry], ..bench.telling(10) };
     assert!(matches!(bench.store.commit(&commit).await, Err(CommitError::Conflict(_))));
     assert_eq!(bench.count("events").await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_needs_its_agent_which_may_come_with_it() {
+    let bench = Bench::new();
+    let name = "CEO Agent".to_owned();
+    let agent =
+        Agent::register(AgentId(bench.ids.uuid()), "ceo".parse().unwrap(), name, bench.clock.now()).agent;
+    let new = NewTask {
+        title: "of nobody".to_owned(),
+        description: None,
+        priority: Priority::Normal,
+        assigned_to: agent.id,
+        created_by: None,
+        actor: Actor::System,
+        due_at: None,
+    };
+    let task = Task::create(TaskId(bench.ids.uuid()), new, &agent.agent_type, bench.clock.now()).task;
+    let task = Change::Task(Box::new(task));
+    let alone = Commit { changes: vec![task.clone()], ..bench.telling(10) };
+    assert!(matches!(bench.store.commit(&alone).await, Err(CommitError::Conflict(_))));
+    assert_eq!(bench.count("events").await, 0);
+    let both = Commit { changes: vec![task, Change::Agent(Box::new(agent))], ..bench.telling(10) };
+    bench.store.commit(&both).await.unwrap();
+    assert_eq!(bench.count("tasks").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -500,7 +568,7 @@ async fn needs_tmpfs_a_full_file_system_refuses_writes_serves_reads_and_recovers
                 futures_util::future::join_all(commits.iter().map(|commit| bench.store.commit(commit))).await;
             for (commit, answer) in commits.into_iter().zip(answers) {
                 match answer {
-                    Ok(()) => acknowledged += 1,
+                    Ok(_) => acknowledged += 1,
                     Err(CommitError::Unavailable(_)) => refused.push(commit),
                     other => panic!("{other:?}"),
                 }

@@ -1,9 +1,12 @@
-//! Between the domain and the rows, errors included; nothing here does I/O. Tokens and audit are in `guard`.
+//! Between the domain and the rows, errors included; nothing here does I/O. Tokens and audit are in `guard`, tasks and
+//! mailboxes in `work`, domains, settings, notes and what was used up in `policy`.
 //!
 //! Invariants: what goes in comes out equal; what cannot be stored exactly (a number above `i64::MAX`) is
 //! refused on the way in, what cannot be understood is an error on the way out, never a guess.
 
 mod guard;
+mod policy;
+mod work;
 
 use aito_domain::{
     agent::{Agent, Desired},
@@ -14,12 +17,13 @@ use aito_domain::{
     ports::{
         ReadError,
         heartbeats::{Activity, Heartbeat},
-        ledger::{Change, Commit},
+        ledger::{Change, Commit, Speaker},
     },
+    task::TaskPick,
     time::{Timestamp, millis},
 };
 use diesel::{
-    Insertable, Queryable, Selectable,
+    AsChangeset, Insertable, Queryable, Selectable,
     result::{DatabaseErrorKind, Error as DieselError},
     sqlite::Sqlite,
 };
@@ -29,6 +33,8 @@ use uuid::Uuid;
 
 use super::schema;
 pub(super) use guard::{AuditRow, CheckpointRow, PlaceColumns, TokenRow, head};
+pub(super) use policy::{DomainRequestRow, DomainRow, SettingRow, SpentRow, StateRow};
+pub(super) use work::{MailRow, TaskRow};
 
 /// A value that the store cannot hold, or holds in a form that this version does not understand.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -45,8 +51,8 @@ pub(super) enum Untranslatable {
 }
 
 /// An agent's row, as it is read and written.
-#[derive(Debug, Clone, PartialEq, Queryable, Selectable, Insertable)]
-#[diesel(table_name = schema::agents, check_for_backend(Sqlite))]
+#[derive(Debug, Clone, PartialEq, Queryable, Selectable, Insertable, AsChangeset)]
+#[diesel(table_name = schema::agents, check_for_backend(Sqlite), treat_none_as_null = true)]
 pub(super) struct AgentRow {
     pub id: Vec<u8>,
     pub agent_type: String,
@@ -129,33 +135,67 @@ pub(super) struct InstallationRow {
 pub(super) struct CommitRows {
     pub id: Vec<u8>,
     pub answer: Option<String>,
-    /// Each agent with the version that must be stored; its row carries the next one.
-    pub agents: Vec<(i64, AgentRow)>,
-    /// Tokens, likewise.
-    pub tokens: Vec<(i64, TokenRow)>,
+    /// Each change with the version that must be stored; its row carries the next one. Agents come first, because what
+    /// is theirs needs them.
+    pub changes: Vec<(i64, ChangeRow)>,
     pub events: Vec<NewEventRow>,
     pub history: Vec<HistoryRow>,
     pub audit: Vec<AuditRow>,
+    /// The agent that speaks, and its incarnation.
+    pub speaker: Option<(Vec<u8>, i64)>,
+    pub pick: Option<TaskPick>,
+    pub spent: Vec<SpentRow>,
+}
+
+/// A changed aggregate's row.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum ChangeRow {
+    Agent(AgentRow),
+    Token(TokenRow),
+    Task(TaskRow),
+    Mail(MailRow),
+    Domain(DomainRow),
+    DomainRequest(DomainRequestRow),
+    Setting(SettingRow),
+    State(StateRow),
 }
 
 impl CommitRows {
     pub(super) fn of(commit: &Commit) -> Result<Self, Untranslatable> {
-        let (mut agents, mut tokens) = (Vec::new(), Vec::new());
-        for change in &commit.changes {
+        let changes = commit.changes.iter().map(|change| {
             let read_at = number("a version", change.read_at().0)?;
-            match change {
-                Change::Agent(agent) => agents.push((read_at, AgentRow::next_of(agent)?)),
-                Change::Token(token) => tokens.push((read_at, TokenRow::next_of(token)?)),
-            }
-        }
+            Ok((read_at, ChangeRow::next_of(change)?))
+        });
+        let mut changes: Vec<_> = changes.collect::<Result<_, _>>()?;
+        changes.sort_by_key(|(_, row)| !matches!(row, ChangeRow::Agent(_)));
+        let speaker = commit.speaker.map(|Speaker { agent, incarnation }| {
+            Ok((blob(agent.0), number("an incarnation", incarnation.0)?))
+        });
         Ok(Self {
             id: blob(commit.id.0),
             answer: commit.answer.as_ref().map(Value::to_string),
-            agents,
-            tokens,
+            changes,
             events: commit.events.iter().map(NewEventRow::of).collect(),
             history: commit.history.iter().map(HistoryRow::of).collect::<Result<_, _>>()?,
             audit: commit.audit.iter().map(AuditRow::of).collect::<Result<_, _>>()?,
+            speaker: speaker.transpose()?,
+            pick: commit.pick.clone(),
+            spent: commit.spent.iter().map(SpentRow::of).collect::<Result<_, _>>()?,
+        })
+    }
+}
+
+impl ChangeRow {
+    fn next_of(change: &Change) -> Result<Self, Untranslatable> {
+        Ok(match change {
+            Change::Agent(agent) => Self::Agent(AgentRow::next_of(agent)?),
+            Change::Token(token) => Self::Token(TokenRow::next_of(token)?),
+            Change::Task(task) => Self::Task(TaskRow::next_of(task)?),
+            Change::Mail(mail) => Self::Mail(MailRow::next_of(mail)?),
+            Change::Domain(entry) => Self::Domain(DomainRow::next_of(entry)?),
+            Change::DomainRequest(request) => Self::DomainRequest(DomainRequestRow::next_of(request)?),
+            Change::Setting(setting) => Self::Setting(SettingRow::next_of(setting)?),
+            Change::State(entry) => Self::State(StateRow::next_of(entry)?),
         })
     }
 }
@@ -209,7 +249,7 @@ impl AgentRow {
 }
 
 impl NewEventRow {
-    fn of(event: &NewEvent) -> Self {
+    pub(super) fn of(event: &NewEvent) -> Self {
         Self {
             id: blob(event.id.0),
             event_type: event.payload.event_type().to_owned(),

@@ -11,4 +11,6 @@ mod needs_postgres {
     mod numbering;
     mod opening;
     mod tls;
+    mod walks;
+    mod work;
 }

@@ -220,7 +220,7 @@ async fn commits_that_change_the_same_agents_crosswise_do_not_lock_each_other_up
         let mut won = 0;
         for racer in join_all(racers.collect::<Vec<_>>()).await {
             match racer.unwrap() {
-                Ok(()) => won += 1,
+                Ok(_) => won += 1,
                 Err(CommitError::Conflict(_)) => {}
                 other => panic!("{other:?}"),
             }

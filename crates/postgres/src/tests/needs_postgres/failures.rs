@@ -46,7 +46,7 @@ fn short(options: &mut Options) {
 }
 
 /// A commit, and what its writer was told.
-type Told = (Commit, Result<(), CommitError>);
+type Told = (Commit, Result<Option<serde_json::Value>, CommitError>);
 
 /// Writers that go on whatever happens, and what they were told.
 struct Load {
@@ -84,7 +84,7 @@ impl Load {
         for writer in self.writers {
             for (commit, answer) in writer.await.unwrap() {
                 let is_there = match answer {
-                    Ok(()) => {
+                    Ok(_) => {
                         acknowledged += 1;
                         true
                     }

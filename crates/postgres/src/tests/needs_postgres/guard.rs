@@ -144,7 +144,7 @@ async fn servers_that_take_the_same_names_or_store_the_same_uses_crosswise_do_no
         let mut won = 0;
         for racer in join_all(racers.collect::<Vec<_>>()).await {
             match racer.unwrap() {
-                Ok(()) => won += 1,
+                Ok(_) => won += 1,
                 Err(CommitError::Conflict(_)) => {}
                 other => panic!("{other:?}"),
             }

@@ -5,7 +5,10 @@ use std::{sync::Arc, time::Duration};
 use aito_contracts::{clock::ManualClock, wait};
 use aito_domain::{
     audit::Head,
-    ports::{agent_store::AgentStore as _, audit_store::AuditStore as _, ledger::Ledger as _},
+    ports::{
+        agent_store::AgentStore as _, audit_store::AuditStore as _, ledger::Ledger as _,
+        task_store::TaskStore as _,
+    },
 };
 use aito_harness::servers::{POSTGRES, address, free_port};
 use futures_util::future::join_all;
@@ -28,7 +31,7 @@ async fn servers_that_meet_a_new_database_at_once_migrate_it_once() {
     }
     let outside = connect(&url).await;
     let rows = outside.query("SELECT version FROM __diesel_schema_migrations", &[]).await.unwrap();
-    assert_eq!(rows.len(), 3);
+    assert_eq!(rows.len(), 4);
     let written_by: String =
         outside.query_one("SELECT written_by FROM schema_info", &[]).await.unwrap().get(0);
     assert_eq!(written_by, env!("CARGO_PKG_VERSION"));
@@ -66,7 +69,7 @@ async fn a_database_that_may_lose_what_it_acknowledged_is_refused() {
 async fn a_store_that_needs_a_later_binary_is_refused_with_both_versions() {
     let bench = Bench::new().await;
     bench.run(&["UPDATE schema_info SET min_reader_version = 7, written_by = '9.8.7'"]).await;
-    bench.run(&["DELETE FROM __diesel_schema_migrations WHERE version = '0200'"]).await;
+    bench.run(&["DELETE FROM __diesel_schema_migrations WHERE version = '0300'"]).await;
     let error = open(&bench.url).await.err().unwrap();
     assert!(matches!(error, OpenError::TooNew { needs: 7, knows: SCHEMA_VERSION, .. }), "{error:?}");
     let text = error.to_string();
@@ -76,7 +79,7 @@ async fn a_store_that_needs_a_later_binary_is_refused_with_both_versions() {
             && text.contains("9.8.7"),
         "{text}"
     );
-    assert_eq!(bench.count("__diesel_schema_migrations").await, 2, "nothing was migrated");
+    assert_eq!(bench.count("__diesel_schema_migrations").await, 3, "nothing was migrated");
     assert_eq!(bench.count("schema_info WHERE written_by = '9.8.7'").await, 1);
 }
 
@@ -96,14 +99,19 @@ async fn later_migrations_are_no_reason_to_refuse() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_without_guard_gets_it_and_keeps_what_it_has() {
+async fn a_store_without_guard_and_work_gets_them_and_keeps_what_it_has() {
     let bench = Bench::new().await;
     bench.store.commit(&bench.changing(&bench.agent("ceo"))).await.unwrap();
-    let undone = include_str!("../../../../../migrations/postgres/0200_guard/down.sql");
-    bench.run(&[undone, "DELETE FROM __diesel_schema_migrations WHERE version = '0200'"]).await;
+    let undone = [
+        include_str!("../../../../../migrations/postgres/0300_work/down.sql"),
+        include_str!("../../../../../migrations/postgres/0200_guard/down.sql"),
+        "DELETE FROM __diesel_schema_migrations WHERE version IN ('0200', '0300')",
+    ];
+    bench.run(&undone).await;
     let store = open(&bench.url).await.unwrap();
     assert_eq!(store.list().await.unwrap().len(), 1);
     assert_eq!(store.head().await.unwrap(), Head::NONE);
+    assert_eq!(store.in_progress().await.unwrap(), []);
     assert_eq!(bench.count("schema_info WHERE min_reader_version = 1").await, 1, "it was an expansion");
 }
 

@@ -1,0 +1,159 @@
+//! Mailboxes: what agents are told, at least once, until they say that they have heard it.
+//!
+//! Invariants: a message is for one agent; it waits until the agent's present incarnation acknowledges it, or until it
+//! expires; when it wakes the agent is apart from whether it can be read.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    event::{Actor, MessageAcknowledged, Payload},
+    id::{AgentId, AgentType, Incarnation, MailId, Version},
+    task::Priority,
+    time::Timestamp,
+};
+
+/// The longest text of a message, in characters.
+pub const MAX_MESSAGE: usize = 10_000;
+/// How many messages may wait for one agent.
+pub const MAX_WAITING: u64 = 1000;
+/// How long a message waits before it is forgotten: 7 days.
+pub const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// What a message is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MailKind {
+    /// Somebody says something to this agent.
+    Message,
+    /// Somebody says something to every agent.
+    Broadcast,
+    /// A task waits for it.
+    Task,
+    /// Something that it asked for was decided.
+    Notice,
+}
+
+impl MailKind {
+    /// Every kind.
+    pub const ALL: [Self; 4] = [Self::Message, Self::Broadcast, Self::Task, Self::Notice];
+
+    /// The word of the wire and the store.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Message => "message",
+            Self::Broadcast => "broadcast",
+            Self::Task => "task",
+            Self::Notice => "notice",
+        }
+    }
+
+    /// Reads the word.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+/// By whom and when a message was acknowledged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// The incarnation.
+    pub incarnation: Incarnation,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// A message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Mail {
+    /// Its id; v7.
+    pub id: MailId,
+    /// The version that was read; a commit writes the next.
+    pub version: Version,
+    /// For whom it is.
+    pub agent_id: AgentId,
+    /// What it is about.
+    pub kind: MailKind,
+    /// From whom.
+    pub sender: Actor,
+    /// The agent that sent it, if one did.
+    pub from_agent: Option<AgentId>,
+    /// How much it presses.
+    pub priority: Priority,
+    /// Its content, of a shape that its kind fixes.
+    pub body: Value,
+    /// When it was sent.
+    pub created_at: Timestamp,
+    /// When it wakes the agent.
+    pub wake_at: Timestamp,
+    /// When it is of no use any more.
+    pub expires_at: Timestamp,
+    /// Whether the agent has heard it.
+    pub acknowledged: Option<Acknowledged>,
+}
+
+impl Mail {
+    /// The agent, whose type this is, has heard it; what to tell of that. Heard already: nothing changes.
+    #[must_use]
+    pub fn acknowledge(
+        mut self,
+        agent_type: &AgentType,
+        incarnation: Incarnation,
+        now: Timestamp,
+    ) -> (Self, Option<Payload>) {
+        if self.acknowledged.is_some() {
+            return (self, None);
+        }
+        self.acknowledged = Some(Acknowledged { incarnation, at: now });
+        let told = Payload::MessageAcknowledged(MessageAcknowledged {
+            message_id: self.id,
+            agent_type: agent_type.clone(),
+            incarnation,
+        });
+        (self, Some(told))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // a failed unwrap is a failed test
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::time::millis;
+
+    #[test]
+    fn the_first_acknowledgement_stands() {
+        let ceo: AgentType = "ceo".parse().unwrap();
+        let mail = Mail {
+            id: MailId(Uuid::from_u128(1)),
+            version: Version(1),
+            agent_id: AgentId(Uuid::from_u128(2)),
+            kind: MailKind::Message,
+            sender: Actor::System,
+            from_agent: None,
+            priority: Priority::Normal,
+            body: Value::Null,
+            created_at: millis(0),
+            wake_at: millis(0),
+            expires_at: millis(10),
+            acknowledged: None,
+        };
+        let (mail, told) = mail.acknowledge(&ceo, Incarnation(3), millis(5));
+        assert!(told.is_some());
+        let (again, told) = mail.clone().acknowledge(&ceo, Incarnation(4), millis(6));
+        assert_eq!((again, told), (mail, None));
+    }
+
+    #[test]
+    fn kinds_read_back() {
+        for kind in MailKind::ALL {
+            assert_eq!(MailKind::parse(kind.as_str()), Some(kind));
+        }
+        assert_eq!(MailKind::parse("letter"), None);
+    }
+}

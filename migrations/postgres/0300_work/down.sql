@@ -1,0 +1,9 @@
+DROP TABLE spent;
+DROP TABLE agent_state;
+DROP TABLE settings;
+DROP TABLE domain_requests;
+DROP TABLE domains;
+DROP TABLE mailbox;
+DROP TABLE task_claims;
+DROP TABLE tasks;
+DROP FUNCTION aito_now();
