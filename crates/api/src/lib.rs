@@ -11,13 +11,19 @@
 mod agent;
 mod audit;
 mod container;
+mod domain;
 mod event;
 mod frame;
+mod given;
 mod health;
 mod history;
 mod log;
+mod mailbox;
 mod number;
 pub mod problem;
+mod setting;
+mod state;
+mod task;
 pub mod timestamp;
 mod token;
 
@@ -28,6 +34,10 @@ pub use agent::{
 };
 pub use audit::{AuditEntry, AuditList, OutcomeName};
 pub use container::{Container, ContainerList};
+pub use domain::{
+    DecideDomainRequest, DomainAnswer, DomainCheck, DomainEntry, DomainList, DomainRequest,
+    DomainRequestAnswer, DomainRequestList, DomainRequestStatusName, NewDomain, NewDomainRequest,
+};
 pub use event::{Event, EventList};
 pub use frame::{AgentStatusPayload, Frame, ResetPayload, frame_type};
 pub use health::{
@@ -36,7 +46,17 @@ pub use health::{
 };
 pub use history::{ActionName, HistoryCreated, HistoryEntry, HistoryList, NewHistory};
 pub use log::{LogEvent, LogLine, LogList, LogStream};
+pub use mailbox::{
+    Broadcast, BroadcastMail, BroadcastSent, Mail, MailAnswer, MailKindName, MailList, NewBroadcast,
+    NewMessage,
+};
 pub use problem::{FieldFault, Problem, ProblemKind, slug};
+pub use setting::{Setting, SettingAnswer, SettingList, WriteSetting};
+pub use state::{PutState, StateAnswer, StateEntry, StateList};
+pub use task::{
+    CancelTask, ClaimTask, CompleteTask, EditTask, FailTask, NewTask, NoClaimName, PriorityName, Task,
+    TaskAnswer, TaskClaimed, TaskLease, TaskList, TaskStatusName,
+};
 pub use timestamp::Timestamp;
 pub use token::{
     Done, NewToken, RoleName, RotateToken, SeatScope, Ticket, TicketCreated, Token, TokenList, TokenSecret,

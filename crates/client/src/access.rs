@@ -109,7 +109,7 @@ impl Client {
 }
 
 /// With `If-Match`, if a state is named (RFC 9110, section 13.1.1).
-fn matching(request: RequestBuilder, etag: Option<&str>) -> RequestBuilder {
+pub(crate) fn matching(request: RequestBuilder, etag: Option<&str>) -> RequestBuilder {
     match etag {
         Some(etag) => request.header(IF_MATCH, etag),
         None => request,

@@ -61,7 +61,8 @@ pub struct Options {
     pub token: Option<Token>,
     /// How long connecting may take; 5 s.
     pub connect_timeout: Duration,
-    /// How long a call may take, its whole answer included; 30 s.
+    /// How long a call may take, its whole answer included; 30 s. A call that asks the server to wait may take that
+    /// much longer.
     pub timeout: Duration,
     /// The same for start, stop and restart, which wait for the runtime; 120 s.
     pub effect_timeout: Duration,

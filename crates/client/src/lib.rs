@@ -15,6 +15,7 @@ mod http;
 mod socket;
 mod sse;
 mod time;
+mod work;
 
 pub use access::AuditQuery;
 pub use call::{EventQuery, LogFollow, LogQuery, Page};
@@ -22,3 +23,4 @@ pub use endpoint::{Endpoint, EndpointError};
 pub use error::Error;
 pub use http::{Client, Options, RawAnswer, Token, TokenError};
 pub use socket::{EventSocket, Item, ResumingEvents};
+pub use work::TaskQuery;
