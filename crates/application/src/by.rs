@@ -12,6 +12,7 @@ use aito_domain::{
     audit::{AuditEntry, Outcome},
     event::Actor,
     id::AuditId,
+    ports::ledger::Speaker,
     time::Timestamp,
 };
 use uuid::Uuid;
@@ -81,22 +82,34 @@ impl Attempt {
 pub struct By {
     actor: Actor,
     attempt: Option<Arc<Attempt>>,
+    speaker: Option<Speaker>,
 }
 
 impl By {
     /// The control plane itself, of which events tell and no audit.
     pub fn system() -> Self {
-        Self { actor: Actor::System, attempt: None }
+        Self { actor: Actor::System, attempt: None, speaker: None }
     }
 
     /// An author whose change is in the event log and not in the audit ([`aito_domain::access::Operation::is_audited`]).
     pub fn author(actor: Actor) -> Self {
-        Self { actor, attempt: None }
+        Self { actor, attempt: None, speaker: None }
     }
 
     /// An author who answers for what is done.
     pub fn attempt(actor: Actor, attempt: Arc<Attempt>) -> Self {
-        Self { actor, attempt: Some(attempt) }
+        Self { actor, attempt: Some(attempt), speaker: None }
+    }
+
+    /// The same, spoken by an incarnation: what it changes counts only while that is its agent's present one.
+    #[must_use]
+    pub fn speaking(self, speaker: Speaker) -> Self {
+        Self { speaker: Some(speaker), ..self }
+    }
+
+    /// The incarnation that speaks, if one does.
+    pub fn speaker(&self) -> Option<Speaker> {
+        self.speaker
     }
 
     /// As events name it.

@@ -39,6 +39,9 @@ pub enum Error {
         /// The present one.
         present: Incarnation,
     },
+    /// The caller may do this, but not with these values or this thing; the text says what would be needed.
+    #[error("{0}")]
+    Forbidden(String),
     /// The thing is in no state for that.
     #[error("{0}")]
     Conflict(String),

@@ -63,6 +63,11 @@ impl<T: Send + Sync + 'static> Feed<T> {
         *self.head.borrow()
     }
 
+    /// Changes with every event that subscribers can see.
+    pub fn news(&self) -> watch::Receiver<u64> {
+        self.head.subscribe()
+    }
+
     /// Everything above `after`, from the log first if the ring does not reach back that far.
     pub fn subscribe(self: &Arc<Self>, after: u64) -> Subscription<T> {
         Subscription { head: self.head.subscribe(), feed: self.clone(), seen: after, live: false }
@@ -83,7 +88,7 @@ impl<T: Send + Sync + 'static> Feed<T> {
             if hints.is_none() {
                 let subscribed = bus.subscribe(&[Topic::LOG]).await;
                 let subscribed = subscribed.inspect_err(|error| debug!(%error, "no hints")).ok();
-                hints = subscribed.map(|items| self.news(items));
+                hints = subscribed.map(|items| self.worth_a_look(items));
             }
             if let Err(error) = self.catch_up().await {
                 warn!(%error, "the event log cannot be read; trying again");
@@ -98,7 +103,7 @@ impl<T: Send + Sync + 'static> Feed<T> {
     }
 
     /// Those hints that tell of more than has been read.
-    fn news(&self, items: BoxStream<'static, BusItem>) -> BoxStream<'static, ()> {
+    fn worth_a_look(&self, items: BoxStream<'static, BusItem>) -> BoxStream<'static, ()> {
         let head = self.head.subscribe();
         items
             .filter(move |item| ready(newest(item).is_none_or(|newest| newest > *head.borrow())))

@@ -26,7 +26,9 @@ use crate::{
     by::By,
     error::{Error, Fault},
     fleet::Roster,
+    mailbox::MailService,
     metrics::Metrics,
+    settings::SettingsService,
     writer::Writer,
 };
 
@@ -56,9 +58,9 @@ pub struct Control {
     pub loop_interval: Duration,
     /// What is wanted of the agent.
     pub desired: Desired,
-    /// Grows with every change of a setting; there are no stored settings yet, so it stays at 0.
+    /// Grows with every change of a setting.
     pub settings_version: u64,
-    /// Messages that wait; there is no mailbox yet, so none do.
+    /// How many messages are due, at most a second old.
     pub mailbox: u64,
 }
 
@@ -73,6 +75,8 @@ pub struct HeartbeatService {
     store: Arc<dyn Heartbeats>,
     writer: Arc<Writer>,
     roster: Arc<Roster>,
+    settings: Arc<SettingsService>,
+    mail: Arc<MailService>,
     metrics: Arc<Metrics>,
     heard: Mutex<Heard>,
 }
@@ -83,9 +87,11 @@ impl HeartbeatService {
         store: Arc<dyn Heartbeats>,
         writer: Arc<Writer>,
         roster: Arc<Roster>,
+        settings: Arc<SettingsService>,
+        mail: Arc<MailService>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { store, writer, roster, metrics, heard: Mutex::default() }
+        Self { store, writer, roster, settings, mail, metrics, heard: Mutex::default() }
     }
 
     /// Fetches what was heard before this process began, and what other servers have heard since.
@@ -142,11 +148,14 @@ impl HeartbeatService {
             agent
         };
         let spec = self.roster.get(&agent.agent_type);
+        // An agent lives whether these can be read or not.
+        let values = self.settings.current().await.unwrap_or_else(|_| self.settings.last_known());
+        let configured = spec.map_or(Duration::from_secs(3600), |spec: &AgentSpec| spec.loop_interval);
         Ok(Control {
-            loop_interval: spec.map_or(Duration::from_secs(3600), |spec: &AgentSpec| spec.loop_interval),
+            loop_interval: values.loop_interval(&agent.agent_type).unwrap_or(configured),
             desired: agent.desired,
-            settings_version: 0,
-            mailbox: 0,
+            settings_version: values.version(),
+            mailbox: self.mail.due(id).await.unwrap_or_default(),
         })
     }
 

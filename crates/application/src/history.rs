@@ -15,9 +15,10 @@ use serde_json::Value;
 
 use crate::{
     by::By,
-    error::{Error, Fault},
+    checks::Faults,
+    error::Error,
     once::{Once, Outcome},
-    quota::Quotas,
+    quota::{Counted, Quotas},
     writer::Writer,
 };
 
@@ -101,9 +102,10 @@ impl HistoryService {
         let details = entry.details.as_ref().map(ToString::to_string).unwrap_or_default();
         let content = [entry.action_type.as_str().as_bytes(), entry.summary.as_bytes(), details.as_bytes()];
         let bytes = (entry.summary.len() + details.len()) as u64;
+        let mut taken = None;
         if let Some(quotas) = quotas {
-            match (quotas.take_history(agent.id, &agent.agent_type, bytes).await, once) {
-                (Ok(()), _) => {}
+            match (quotas.take(Counted::History, agent.id, &agent.agent_type, bytes).await, once) {
+                (Ok(it), _) => taken = Some(it),
                 (Err(spent @ Error::TooMany { .. }), Some(once)) => {
                     let first = self.writer.was_done(once, &content, agent).await?;
                     return first.map(|first: First| first.of(entry)).ok_or(spent);
@@ -113,8 +115,8 @@ impl HistoryService {
         }
         let first = First { id: entry.id, created_at: now };
         let done = self.writer.apply_once(&mut commit, once, &content, &first).await;
-        if let (Some(quotas), Ok(Outcome::Before(_) | Outcome::Conflict) | Err(_)) = (quotas, &done) {
-            quotas.give_back_history(agent.id, bytes);
+        if let (Some(taken), Ok(Outcome::Before(_) | Outcome::Conflict) | Err(_)) = (taken, &done) {
+            taken.give_back();
         }
         match done? {
             Outcome::Now => {
@@ -122,8 +124,9 @@ impl HistoryService {
                 Ok(entry)
             }
             Outcome::Before(first) => Ok(first.of(entry)),
-            // Nothing that it changes was there before, so nobody can have been first.
+            // Nothing that it changes was there before, so nobody can have been first but the next incarnation.
             Outcome::Conflict => {
+                self.writer.still_speaks(by).await?;
                 Err(Error::unavailable("the database does not take changes; nothing was done", None))
             }
         }
@@ -145,37 +148,13 @@ impl First {
 }
 
 fn checked(new: &NewEntry) -> Result<ActionType, Error> {
-    let mut faults = Vec::new();
-    let action_type = new.action_type.parse::<ActionType>();
-    if let Err(bad) = &action_type {
-        faults.push(Fault::new("/actionType", bad.to_string()));
-    }
-    let length = new.summary.chars().count();
-    // Not every store can keep a NUL.
-    if new.summary.trim().is_empty() || length > MAX_SUMMARY || new.summary.contains('\0') {
-        let allowed = format!("must have 1 to {MAX_SUMMARY} characters, not only spaces and no NUL");
-        faults.push(Fault::new("/summary", allowed));
-    }
-    let details = new.details.as_ref().map(ToString::to_string).unwrap_or_default();
-    if details.len() > MAX_DETAILS || new.details.as_ref().is_some_and(holds_nul) {
-        faults.push(Fault::new(
-            "/details",
-            format!("must take at most {MAX_DETAILS} bytes as JSON and hold no NUL"),
-        ));
-    }
-    match action_type {
-        Ok(action_type) if faults.is_empty() => Ok(action_type),
-        _ => Err(Error::Invalid(faults)),
-    }
-}
-
-fn holds_nul(value: &Value) -> bool {
-    match value {
-        Value::String(text) => text.contains('\0'),
-        Value::Array(items) => items.iter().any(holds_nul),
-        Value::Object(members) => members.iter().any(|(key, value)| key.contains('\0') || holds_nul(value)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
-    }
+    let mut faults = Faults::default();
+    let action_type = faults.read("/actionType", &new.action_type, str::parse::<ActionType>);
+    faults.text("/summary", &new.summary, MAX_SUMMARY);
+    faults.json("/details", new.details.as_ref(), MAX_DETAILS);
+    faults.done()?;
+    // Without a fault it was read.
+    action_type.ok_or_else(|| Error::Internal("a row without an action type".into()))
 }
 
 #[cfg(test)]

@@ -6,6 +6,8 @@
 
 pub mod audit;
 pub mod by;
+mod checks;
+pub mod domains;
 pub mod error;
 pub mod events;
 pub mod feed;
@@ -15,10 +17,15 @@ pub mod heartbeat;
 mod hints;
 pub mod history;
 pub mod login;
+pub mod mailbox;
 pub mod metrics;
+mod names;
 pub mod once;
 pub mod quota;
+pub mod settings;
 pub mod shared;
+pub mod state;
+pub mod tasks;
 pub mod tokens;
 pub mod writer;
 

@@ -15,16 +15,16 @@ use aito_domain::{
     ports::{
         clock::Clock,
         history_store::{HistoryStore, Written},
+        quota_store::QuotaStore,
     },
-    time::{Timestamp, between, millis},
+    quota::{Spent, SpentKind, day_after, day_of},
+    time::{Timestamp, between},
 };
 
 use crate::error::Error;
 
 /// How long a count is used before it is made anew.
 const COUNTED: Duration = Duration::from_secs(5);
-/// Milliseconds of a day.
-const DAY: i64 = 24 * 3600 * 1000;
 
 /// What one agent may store a day of one kind of thing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,12 +35,61 @@ pub struct Quota {
     pub bytes: u64,
 }
 
+/// What one agent may store a day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Allowance {
+    /// Rows of history.
+    pub history: Quota,
+    /// Notes written.
+    pub state: Quota,
+    /// Tasks created.
+    pub tasks: Quota,
+    /// Messages sent.
+    pub messages: Quota,
+    /// Domains asked for.
+    pub domain_requests: Quota,
+}
+
+impl Default for Allowance {
+    fn default() -> Self {
+        Self {
+            history: Quota { rows: 10_000, bytes: 64 << 20 },
+            state: Quota { rows: 20_000, bytes: 64 << 20 },
+            tasks: Quota { rows: 2000, bytes: 16 << 20 },
+            messages: Quota { rows: 5000, bytes: 16 << 20 },
+            domain_requests: Quota { rows: 200, bytes: 1 << 20 },
+        }
+    }
+}
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Counted {
+    /// Rows of history, by looking at them.
+    History,
+    /// What commits add up.
+    Spent(SpentKind),
+}
+
+impl Counted {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::History => "history",
+            Self::Spent(SpentKind::State) => "state",
+            Self::Spent(SpentKind::Tasks) => "tasks",
+            Self::Spent(SpentKind::Messages) => "messages",
+            Self::Spent(SpentKind::DomainRequests) => "domain requests",
+        }
+    }
+}
+
 /// Counts what agents store and refuses what is too much.
 pub struct Quotas {
     history: Arc<dyn HistoryStore>,
+    spent: Arc<dyn QuotaStore>,
     clock: Arc<dyn Clock>,
-    of_history: Quota,
-    counted: Mutex<HashMap<AgentId, Count>>,
+    allowance: Allowance,
+    counted: Mutex<HashMap<(AgentId, Counted), Count>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -51,34 +100,58 @@ struct Count {
     at: Duration,
 }
 
+/// What was taken, to be told to the store with what it was taken for, or given back when that was not stored.
+#[must_use]
+pub struct Taken<'a> {
+    quotas: &'a Quotas,
+    agent: AgentId,
+    what: Counted,
+    day: Timestamp,
+    bytes: u64,
+}
+
 impl Quotas {
     /// With these bounds.
-    pub fn new(history: Arc<dyn HistoryStore>, clock: Arc<dyn Clock>, of_history: Quota) -> Self {
-        Self { history, clock, of_history, counted: Mutex::default() }
+    pub fn new(
+        history: Arc<dyn HistoryStore>,
+        spent: Arc<dyn QuotaStore>,
+        clock: Arc<dyn Clock>,
+        allowance: Allowance,
+    ) -> Self {
+        Self { history, spent, clock, allowance, counted: Mutex::default() }
     }
 
-    /// Takes one row of history with so many bytes from what an agent may store today.
+    /// Takes one row with so many bytes from what an agent may store today.
     ///
     /// # Errors
     /// [`Error::TooMany`] when it is too much, until the day ends; [`Error::Unavailable`] when it cannot be counted.
-    pub async fn take_history(&self, id: AgentId, agent: &AgentType, bytes: u64) -> Result<(), Error> {
+    pub async fn take(
+        &self,
+        what: Counted,
+        id: AgentId,
+        agent: &AgentType,
+        bytes: u64,
+    ) -> Result<Taken<'_>, Error> {
         let (now, monotonic) = (self.clock.now(), self.clock.monotonic());
-        let day = millis(now.timestamp_millis() - now.timestamp_millis().rem_euclid(DAY));
+        let (day, key) = (day_of(now), (id, what));
         let fresh = |count: &Count| count.day == day && monotonic.saturating_sub(count.at) < COUNTED;
-        let known = self.lock().get(&id).copied().filter(fresh);
+        let known = self.lock().get(&key).copied().filter(fresh);
         if known.is_none() {
-            let written = self.history.written(id, day).await?;
+            let written = match what {
+                Counted::History => self.history.written(id, day).await?,
+                Counted::Spent(kind) => self.spent.spent(id, kind, day).await?,
+            };
             let mut counted = self.lock();
             // Who counted at the same time may have let something in since, which a second count must not undo.
-            if !counted.get(&id).is_some_and(fresh) {
-                counted.insert(id, Count { day, written, at: monotonic });
+            if !counted.get(&key).is_some_and(fresh) {
+                counted.insert(key, Count { day, written, at: monotonic });
             }
         }
         let mut counted = self.lock();
-        let Some(count) = counted.get_mut(&id) else {
+        let Some(count) = counted.get_mut(&key) else {
             return Err(Error::Internal("a count is gone".into()));
         };
-        let Quota { rows: most_rows, bytes: most_bytes } = self.of_history;
+        let Quota { rows: most_rows, bytes: most_bytes } = self.most(what);
         let after =
             Written { rows: count.written.rows + 1, bytes: count.written.bytes.saturating_add(bytes) };
         let too_much = if after.rows > most_rows {
@@ -90,24 +163,46 @@ impl Quotas {
         };
         if let Some(most) = too_much {
             return Err(Error::TooMany {
-                detail: format!("agent {agent} has written its {most} of history for today (UTC)"),
-                retry_after: between(now, millis(day.timestamp_millis() + DAY)),
+                detail: format!("agent {agent} has written its {most} of {} for today (UTC)", what.as_str()),
+                retry_after: between(now, day_after(day)),
             });
         }
         count.written = after;
-        Ok(())
+        Ok(Taken { quotas: self, agent: id, what, day, bytes })
     }
 
-    /// Gives back what was taken for a row that was not stored; a count that was made anew never had it.
-    pub fn give_back_history(&self, id: AgentId, bytes: u64) {
-        if let Some(count) = self.lock().get_mut(&id) {
-            count.written.rows = count.written.rows.saturating_sub(1);
-            count.written.bytes = count.written.bytes.saturating_sub(bytes);
+    fn most(&self, what: Counted) -> Quota {
+        match what {
+            Counted::History => self.allowance.history,
+            Counted::Spent(SpentKind::State) => self.allowance.state,
+            Counted::Spent(SpentKind::Tasks) => self.allowance.tasks,
+            Counted::Spent(SpentKind::Messages) => self.allowance.messages,
+            Counted::Spent(SpentKind::DomainRequests) => self.allowance.domain_requests,
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<AgentId, Count>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<(AgentId, Counted), Count>> {
         // Every state of it is a good one.
         self.counted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Taken<'_> {
+    /// What goes into the commit; history is counted from its rows.
+    pub fn spent(&self) -> Option<Spent> {
+        match self.what {
+            Counted::History => None,
+            Counted::Spent(kind) => {
+                Some(Spent { agent: self.agent, kind, day: self.day, rows: 1, bytes: self.bytes })
+            }
+        }
+    }
+
+    /// It was not stored; a count that was made anew never had it.
+    pub fn give_back(self) {
+        if let Some(count) = self.quotas.lock().get_mut(&(self.agent, self.what)) {
+            count.written.rows = count.written.rows.saturating_sub(1);
+            count.written.bytes = count.written.bytes.saturating_sub(self.bytes);
+        }
     }
 }

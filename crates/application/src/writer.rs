@@ -11,8 +11,9 @@ use aito_domain::{
     ports::{
         agent_store::AgentStore,
         clock::{Clock, IdSource},
-        ledger::{Change, Commit, CommitError, Ledger, Settled},
+        ledger::{Change, Commit, CommitError, Ledger, Settled, Speaker},
     },
+    task::PickOutcome,
     time::Timestamp,
 };
 use serde_json::Value;
@@ -114,8 +115,10 @@ impl Writer {
         }));
     }
 
-    /// Adds the audit entry of whoever answers for a commit; a change on nobody's account has none.
+    /// Adds the audit entry of whoever answers for a commit (a change on nobody's account has none), and the incarnation
+    /// that speaks it.
     pub fn account(&self, commit: &mut Commit, by: &By, now: Timestamp, detail: &str) {
+        commit.speaker = by.speaker();
         commit.audit.extend(by.entry(|| self.ids.uuid(), now, detail));
     }
 
@@ -129,6 +132,49 @@ impl Writer {
 
     /// As [`Self::apply`]; also says whether the commit's id is barred, so that it cannot be used again.
     pub(crate) async fn apply_telling_barred(&self, commit: &Commit) -> Result<(Applied, bool), Error> {
+        match self.commit(commit).await {
+            Ok(_) => Ok((Applied::Yes, false)),
+            Err(CommitError::Duplicate(answer)) => Ok((Applied::Before(answer), false)),
+            Err(CommitError::Conflict(what)) => {
+                debug!(commit = %commit.id, what, "conflict");
+                Ok((Applied::Conflict, false))
+            }
+            // Settled as not applied: the same as never tried, so that the caller decides anew.
+            Err(CommitError::Barred) => Ok((Applied::Conflict, true)),
+            Err(error) => Err(away(error)),
+        }
+    }
+
+    /// Applies a commit that carries a pick; `None`: decide again, with another id.
+    ///
+    /// # Errors
+    /// As [`Self::apply`].
+    pub async fn pick(&self, commit: &Commit) -> Result<Option<PickOutcome>, Error> {
+        match self.commit(commit).await {
+            Ok(answer) | Err(CommitError::Duplicate(answer)) => {
+                let outcome = serde_json::from_value(answer.unwrap_or_default());
+                outcome.map(Some).map_err(|why| Error::Internal(why.into()))
+            }
+            Err(CommitError::Conflict(_) | CommitError::Barred) => Ok(None),
+            Err(error) => Err(away(error)),
+        }
+    }
+
+    /// Whether the incarnation that speaks still is its agent's present one: asked when a commit met a conflict.
+    ///
+    /// # Errors
+    /// [`Error::PastIncarnation`]; [`Error::Unavailable`].
+    pub(crate) async fn still_speaks(&self, by: &By) -> Result<(), Error> {
+        let Some(Speaker { agent, incarnation: said }) = by.speaker() else { return Ok(()) };
+        match self.agents.by_id(agent).await? {
+            Some(agent) if agent.incarnation == said => Ok(()),
+            Some(agent) => Err(Error::PastIncarnation { said, present: agent.incarnation }),
+            None => Err(Error::NotFound(format!("there is no agent {agent}"))),
+        }
+    }
+
+    /// Commits, settling an unknown outcome.
+    async fn commit(&self, commit: &Commit) -> Result<Option<Value>, CommitError> {
         let started = self.clock.monotonic();
         let outcome = match self.ledger.commit(commit).await {
             Err(CommitError::Unknown(cause)) => {
@@ -138,32 +184,17 @@ impl Writer {
             other => other,
         };
         self.metrics.commit(commit.events.len(), self.clock.monotonic() - started, outcome.is_ok());
-        match outcome {
-            Ok(()) => Ok((Applied::Yes, false)),
-            Err(CommitError::Duplicate(answer)) => Ok((Applied::Before(answer), false)),
-            Err(CommitError::Conflict(what)) => {
-                debug!(commit = %commit.id, what, "conflict");
-                Ok((Applied::Conflict, false))
-            }
-            // Settled as not applied: the same as never tried, so that the caller decides anew.
-            Err(CommitError::Barred) => Ok((Applied::Conflict, true)),
-            Err(error @ CommitError::Unavailable(_)) => Err(Error::unavailable(
-                "the database does not take changes; nothing was done",
-                Some(error.into()),
-            )),
-            Err(error @ CommitError::Unknown(_)) => Err(Error::unavailable(
-                "the database went away in the middle; whether it was done is not known",
-                Some(error.into()),
-            )),
-        }
+        outcome
     }
 
-    async fn settle(&self, commit: &Commit) -> Result<(), CommitError> {
+    async fn settle(&self, commit: &Commit) -> Result<Option<Value>, CommitError> {
         let mut last = None;
         for attempt in 0..SETTLE_TRIES {
             match self.ledger.settle(commit.id).await {
-                // Of two commits with one derived id the answer tells which one was applied.
-                Ok(Settled::Applied(answer)) if answer == commit.answer => return Ok(()),
+                // Of two commits with one derived id the answer tells which one was applied; a pick has an id of its own.
+                Ok(Settled::Applied(answer)) if commit.pick.is_some() || answer == commit.answer => {
+                    return Ok(answer);
+                }
                 Ok(Settled::Applied(answer)) => return Err(CommitError::Duplicate(answer)),
                 Ok(Settled::NotApplied) => return Err(CommitError::Barred),
                 Err(error) => last = Some(error),
@@ -184,6 +215,15 @@ impl Writer {
         let millis = 1 + self.ids.bits() % cap;
         self.clock.sleep(Duration::from_millis(millis.min(250))).await;
     }
+}
+
+/// A commit that failed for want of the store.
+fn away(error: CommitError) -> Error {
+    let detail = match error {
+        CommitError::Unknown(_) => "the database went away in the middle; whether it was done is not known",
+        _ => "the database does not take changes; nothing was done",
+    };
+    Error::unavailable(detail, Some(error.into()))
 }
 
 /// Whether a commit was applied.

@@ -44,6 +44,7 @@ use crate::{
     error::{Error, Fault},
     heartbeat::HeartbeatService,
     metrics::Metrics,
+    settings::SettingsService,
     writer::Writer,
 };
 
@@ -68,6 +69,8 @@ pub struct FleetParts {
     pub roster: Arc<Roster>,
     /// Hears them.
     pub heartbeats: Arc<HeartbeatService>,
+    /// Knows how often they loop.
+    pub settings: Arc<SettingsService>,
     /// Reads their secrets.
     pub secrets: Arc<dyn Secrets>,
     /// Makes their credentials.
@@ -122,6 +125,11 @@ impl FleetService {
             unknown: Mutex::default(),
             look: Notify::new(),
         }
+    }
+
+    /// So that what is shown is what counts; settings that cannot be read are those that were read last.
+    async fn look_at_settings(&self) {
+        let _ = self.parts.settings.current().await;
     }
 
     /// Makes every configured agent that does not exist yet. Idempotent, and safe beside other servers.
@@ -241,6 +249,7 @@ impl FleetService {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Unavailable`].
     pub async fn view(&self, agent_type: &AgentType) -> Result<AgentView, Error> {
+        self.look_at_settings().await;
         Ok(self.show(self.agent(agent_type).await?))
     }
 
@@ -249,6 +258,7 @@ impl FleetService {
     /// # Errors
     /// [`Error::Unavailable`].
     pub async fn views(&self) -> Result<Vec<AgentView>, Error> {
+        self.look_at_settings().await;
         let mut agents = self.parts.agents.list().await?;
         let known = |spec: &AgentSpec| agents.iter().any(|agent| agent.agent_type == spec.agent_type);
         if !self.parts.roster.all().all(known) {

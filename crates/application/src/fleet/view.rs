@@ -1,6 +1,6 @@
 //! What people see of agents: stored state, last observation and last heartbeat put together.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use aito_domain::{
     agent::{Agent, Health},
@@ -79,6 +79,8 @@ pub struct AgentView {
     pub health: Health,
     /// Whether the runtime cannot be asked at the moment.
     pub stale: bool,
+    /// Time between two of its loops; `None` when it is not configured any more.
+    pub loop_interval: Option<Duration>,
 }
 
 /// A container as it is shown: one of ours, or one that only looks like it.
@@ -147,7 +149,9 @@ impl FleetService {
         let there = matches!(container, ContainerStatus::Running | ContainerStatus::Exited);
         let spec = self.parts.roster.get(&agent.agent_type).cloned();
         let policy = spec.as_ref().map(|spec| spec.restart).unwrap_or_default();
+        let set = self.parts.settings.last_known().loop_interval(&agent.agent_type);
         AgentView {
+            loop_interval: set.or(spec.as_ref().map(|spec| spec.loop_interval)),
             container_id: there.then(|| key.name(self.parts.installation)),
             heartbeat: self.parts.heartbeats.last(agent.id),
             health: agent.health(&policy, self.parts.writer.clock().now()),

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use aito_application::{
     Error,
     history::NewEntry,
-    quota::{Quota, Quotas},
+    quota::{Allowance, Counted, Quota, Quotas},
 };
 use aito_domain::{agent::Agent, id::Incarnation, time::millis};
 use serde_json::json;
@@ -40,13 +40,14 @@ impl Company {
             server.fleet.start(&ty(name), &operator()).await.unwrap();
         }
         let door = Door::new(house.store.clone());
-        let quotas = Quotas::new(door.clone(), house.clock.clone(), Quota { rows, bytes });
+        let allowance = Allowance { history: Quota { rows, bytes }, ..Allowance::default() };
+        let quotas = Quotas::new(door.clone(), house.store.clone(), house.clock.clone(), allowance);
         let ceo = house.agent("ceo").await;
         Self { house, server, door, quotas, ceo }
     }
 
     async fn take(&self, bytes: u64) -> Result<(), Error> {
-        self.quotas.take_history(self.ceo.id, &self.ceo.agent_type, bytes).await
+        self.quotas.take(Counted::History, self.ceo.id, &self.ceo.agent_type, bytes).await.map(|_| ())
     }
 
     /// Another server, which knows nothing of this one's counts, stores a row of 13 bytes.
@@ -107,7 +108,7 @@ async fn agents_do_not_take_from_each_other() {
     company.take(10).await.unwrap();
     too_many(company.take(0).await);
     let cmo = company.house.agent("cmo").await;
-    company.quotas.take_history(cmo.id, &cmo.agent_type, 10).await.unwrap();
+    let _ = company.quotas.take(Counted::History, cmo.id, &cmo.agent_type, 10).await.unwrap();
 }
 
 #[tokio::test]
@@ -122,9 +123,10 @@ async fn what_is_stored_counts_after_a_restart_row_by_row_and_byte_by_byte() {
 
     let (history, clock) = (company.house.store.clone(), company.house.clock.clone());
     let bytes = 3 * "äöü{\"n\":1}".len() as u64 + 5;
-    let restarted = Quotas::new(history, clock, Quota { rows: PLENTY, bytes });
-    too_many(restarted.take_history(company.ceo.id, &company.ceo.agent_type, 6).await);
-    restarted.take_history(company.ceo.id, &company.ceo.agent_type, 5).await.unwrap();
+    let allowance = Allowance { history: Quota { rows: PLENTY, bytes }, ..Allowance::default() };
+    let restarted = Quotas::new(history, company.house.store.clone(), clock, allowance);
+    too_many(restarted.take(Counted::History, company.ceo.id, &company.ceo.agent_type, 6).await.map(|_| ()));
+    let _ = restarted.take(Counted::History, company.ceo.id, &company.ceo.agent_type, 5).await.unwrap();
 }
 
 #[tokio::test]

@@ -15,10 +15,17 @@ use std::{
 
 use aito_application::{
     By, Error,
+    domains::DomainService,
     fleet::{FleetParts, FleetService, Roster, Secrets, Supervises},
     heartbeat::{Beat, HeartbeatService},
     history::HistoryService,
+    mailbox::MailService,
     metrics::Metrics,
+    quota::{Allowance, Quotas},
+    settings::SettingsService,
+    state::StateService,
+    tasks::TaskService,
+    tokens::Randomness,
     writer::Writer,
 };
 use aito_contracts::{
@@ -46,6 +53,7 @@ use aito_domain::{
             Unenforced,
         },
     },
+    setting::{Registry, SettingsKey},
     spec::{AgentSpec, RestartPolicy, SecretRef},
     time::Timestamp,
 };
@@ -57,7 +65,10 @@ use async_trait::async_trait;
 use futures_util::stream::BoxStream;
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng};
 use tempfile::TempDir;
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinHandle,
+};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -190,14 +201,44 @@ impl House {
         let roster = Arc::new(Roster::new(specs));
         let writer =
             Arc::new(Writer::new(ledger, agents.clone(), self.clock.clone(), self.ids(), metrics.clone()));
-        let heartbeats =
-            Arc::new(HeartbeatService::new(heartbeats, writer.clone(), roster.clone(), metrics.clone()));
+        let (_, news) = watch::channel(0);
+        let settings = Arc::new(SettingsService::new(
+            self.store.clone(),
+            writer.clone(),
+            Registry::new(roster.all().map(|spec| (spec.agent_type.clone(), spec.loop_interval))),
+            SettingsKey::new(&InstallationKey::new([1; 32]), installation()),
+            Arc::new(Counting::default()),
+        ));
+        let mail = Arc::new(MailService::new(
+            self.store.clone(),
+            self.store.clone(),
+            writer.clone(),
+            settings.clone(),
+            news,
+        ));
+        let tasks = Arc::new(TaskService::new(
+            self.store.clone(),
+            self.store.clone(),
+            writer.clone(),
+            settings.clone(),
+            mail.clone(),
+        ));
+        let domains = Arc::new(DomainService::new(self.store.clone(), writer.clone(), mail.clone()));
+        let heartbeats = Arc::new(HeartbeatService::new(
+            heartbeats,
+            writer.clone(),
+            roster.clone(),
+            settings.clone(),
+            mail.clone(),
+            metrics.clone(),
+        ));
         let fleet = Arc::new(FleetService::new(FleetParts {
             agents,
             runtime: self.runtime.clone(),
             writer: writer.clone(),
             roster,
             heartbeats: heartbeats.clone(),
+            settings: settings.clone(),
             secrets: Arc::new(NoSecrets),
             credentials: AgentCredentials::new(&InstallationKey::new([1; 32]), installation(), &epoch()),
             installation: installation(),
@@ -217,7 +258,15 @@ impl House {
         })
         .await;
         let history = HistoryService::new(self.store.clone(), writer.clone());
-        Server { fleet, heartbeats, history, writer, running: None }
+        let notes = StateService::new(self.store.clone(), writer.clone());
+        let quotas = self.quotas(Allowance::default());
+        let work = Work { settings, mail, tasks, domains, notes, quotas };
+        Server { fleet, heartbeats, history, work, writer, running: None }
+    }
+
+    /// Counts what agents of the house store.
+    pub fn quotas(&self, allowance: Allowance) -> Quotas {
+        Quotas::new(self.store.clone(), self.store.clone(), self.clock.clone(), allowance)
     }
 
     pub async fn agent(&self, name: &str) -> Agent {
@@ -346,11 +395,34 @@ impl Secrets for NoSecrets {
     }
 }
 
+/// Random bits that are never the same and never surprise.
+#[derive(Default)]
+pub struct Counting(AtomicU64);
+
+impl Randomness for Counting {
+    fn secret(&self) -> Result<[u8; 32], String> {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&self.0.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+        Ok(bytes)
+    }
+}
+
+/// The daily paths of a server.
+pub struct Work {
+    pub settings: Arc<SettingsService>,
+    pub mail: Arc<MailService>,
+    pub tasks: Arc<TaskService>,
+    pub domains: Arc<DomainService>,
+    pub notes: StateService,
+    pub quotas: Quotas,
+}
+
 /// What one process keeps in memory.
 pub struct Server {
     pub fleet: Arc<FleetService>,
     pub heartbeats: Arc<HeartbeatService>,
     pub history: HistoryService,
+    pub work: Work,
     pub writer: Arc<Writer>,
     running: Option<(CancellationToken, JoinHandle<()>)>,
 }
@@ -681,7 +753,7 @@ impl Scripted {
 
 #[async_trait]
 impl Ledger for Scripted {
-    async fn commit(&self, commit: &Commit) -> Result<(), CommitError> {
+    async fn commit(&self, commit: &Commit) -> Result<Option<serde_json::Value>, CommitError> {
         self.commits.fetch_add(1, Ordering::SeqCst);
         let next = lock(&self.next).pop_front().unwrap_or(Next::Fine);
         match next {
@@ -743,11 +815,7 @@ pub fn replayed(events: &[Event]) -> BTreeMap<AgentId, (Status, Incarnation)> {
             Payload::AgentStopped(it) => (it.status, it.incarnation, status == Status::Stopping),
             Payload::AgentError(it) => (it.status, it.incarnation, lives),
             Payload::AgentFocusChanged(_) | Payload::HistoryRecorded(_) => (status, present, true),
-            Payload::AgentRegistered(_)
-            | Payload::TokenCreated(_)
-            | Payload::TokenRotated(_)
-            | Payload::TokenRevoked(_)
-            | Payload::Unknown { .. } => panic!("not expected: {event:?}"),
+            _ => panic!("not expected: {event:?}"),
         };
         assert!(possible, "cannot be while it is {status:?}: {event:?}");
         assert!(

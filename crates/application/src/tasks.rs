@@ -1,0 +1,604 @@
+//! Tasks: created, shown, handed out, ended; leases of the dead taken back and overdue ones told of.
+//!
+//! Invariants: what an agent may see is what was assigned to or created by it, and the rest is not there for it; a claim
+//! is chosen inside its commit; the sweep looks and is not told, and every pass of it is idempotent.
+
+use std::{sync::Arc, time::Duration};
+
+use aito_domain::{
+    agent::Agent,
+    event::Actor,
+    id::{AgentId, AgentType, EventId, Incarnation, TaskId, Version},
+    mailbox::MailKind,
+    ports::{
+        Total,
+        agent_store::AgentStore,
+        ledger::Change,
+        task_store::{TaskCursor, TaskQuery, TaskStore},
+    },
+    quota::SpentKind,
+    task::{
+        EndedBy, MAX_DESCRIPTION, MAX_REASON, MAX_RESULT, MAX_TITLE, PickOutcome, Priority, Refused, Task,
+        TaskEdit, TaskMove, TaskPick, TaskStatus,
+    },
+    time::{Timestamp, truncate},
+};
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, warn};
+
+use crate::{
+    by::By,
+    checks::{Faults, busy, expect},
+    error::Error,
+    mailbox::MailService,
+    names::Names,
+    once::{Once, Outcome},
+    quota::{Counted, Quotas},
+    settings::SettingsService,
+    writer::Writer,
+};
+
+/// How often the sweep looks.
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+/// How many overdue tasks one pass tells of; the next one goes on.
+const OVERDUE_AT_ONCE: u32 = 100;
+/// How many leases one claim takes back at most.
+const RELEASES_AT_ONCE: usize = 8;
+/// How often a change is tried when somebody else was faster.
+const TRIES: u32 = 12;
+
+/// A task as somebody hands it in, not yet checked.
+#[derive(Debug, Clone, Default)]
+pub struct NewTask {
+    /// Must have 1 to [`MAX_TITLE`] characters.
+    pub title: String,
+    /// At most [`MAX_DESCRIPTION`] characters.
+    pub description: Option<String>,
+    /// Must be the type of an agent.
+    pub assign_to: String,
+    /// Must be a word of [`Priority`].
+    pub priority: String,
+    /// Must be RFC 3339.
+    pub due_date: Option<String>,
+}
+
+/// What somebody wants to change of a task, not yet checked; `None` leaves a thing as it is.
+#[derive(Debug, Clone, Default)]
+pub struct EditTask {
+    /// As in [`NewTask`].
+    pub title: Option<String>,
+    /// As in [`NewTask`]; `Some(None)` clears it.
+    pub description: Option<Option<String>>,
+    /// As in [`NewTask`].
+    pub assign_to: Option<String>,
+    /// As in [`NewTask`].
+    pub priority: Option<String>,
+    /// As in [`NewTask`]; `Some(None)` clears it.
+    pub due_date: Option<Option<String>>,
+    /// Whether a status was given, which is not changed this way.
+    pub status: bool,
+}
+
+/// Which tasks somebody wants to see, not yet checked.
+#[derive(Debug, Clone, Default)]
+pub struct Wanted {
+    /// Of this status.
+    pub status: Option<TaskStatus>,
+    /// Of this agent: its type or id.
+    pub assigned_to: Option<String>,
+}
+
+/// A task with what is shown of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskView {
+    /// The task.
+    pub task: Task,
+    /// The type of the agent that it belongs to.
+    pub assignee: AgentType,
+}
+
+/// A page of tasks.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskPage {
+    /// The tasks, newest first.
+    pub tasks: Vec<TaskView>,
+    /// How many there are on all pages.
+    pub total: Total,
+}
+
+/// What a claim came to.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Claim {
+    /// This task.
+    Task(Box<TaskView>),
+    /// There is none for it.
+    NothingWaits,
+    /// It holds as many as it may.
+    AtLimit,
+}
+
+/// How a task is to end.
+#[derive(Debug, Clone)]
+pub enum Ending {
+    /// It is done, with this result.
+    Complete(Option<Value>),
+    /// It is given up, for this reason; must have 1 to [`MAX_REASON`] characters.
+    Fail(String),
+    /// It is not wanted any more, for this reason.
+    Cancel(Option<String>),
+}
+
+/// Creates, shows, hands out and ends tasks.
+pub struct TaskService {
+    store: Arc<dyn TaskStore>,
+    agents: Arc<dyn AgentStore>,
+    writer: Arc<Writer>,
+    settings: Arc<SettingsService>,
+    mail: Arc<MailService>,
+    names: Names,
+}
+
+impl TaskService {
+    /// Over these ports.
+    pub fn new(
+        store: Arc<dyn TaskStore>,
+        agents: Arc<dyn AgentStore>,
+        writer: Arc<Writer>,
+        settings: Arc<SettingsService>,
+        mail: Arc<MailService>,
+    ) -> Self {
+        let names = Names::new(agents.clone());
+        Self { store, agents, writer, settings, mail, names }
+    }
+
+    /// A task; `viewer` is the agent that asks, if one does.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], also when the agent may not see it; [`Error::Unavailable`].
+    pub async fn get(&self, id: TaskId, viewer: Option<AgentId>) -> Result<TaskView, Error> {
+        let task = self.seen(id, viewer).await?;
+        self.view(task).await
+    }
+
+    /// Up to `limit` tasks, newest first; `viewer` is the agent that asks, if one does.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`]; [`Error::Unavailable`].
+    pub async fn list(
+        &self,
+        wanted: &Wanted,
+        viewer: Option<AgentId>,
+        before: Option<TaskCursor>,
+        offset: u32,
+        limit: u32,
+    ) -> Result<TaskPage, Error> {
+        let mut faults = Faults::default();
+        let assigned_to = match &wanted.assigned_to {
+            Some(text) => faults.filter("?assignedTo", text, &*self.agents).await?.map(|agent| agent.id),
+            None => None,
+        };
+        faults.done()?;
+        let query = TaskQuery { status: wanted.status, assigned_to, seen_by: viewer };
+        let (page, total) =
+            tokio::join!(self.store.page(&query, before, offset, limit), self.store.total(&query));
+        let mut tasks = Vec::new();
+        for task in page? {
+            tasks.push(self.view(task).await?);
+        }
+        Ok(TaskPage { tasks, total: total? })
+    }
+
+    /// Creates a task and wakes its agent. `creator` is the agent that does, if one does; what it may create a day is
+    /// bounded by `quotas`.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with every fault; [`Error::Forbidden`] when an agent asks for what is critical;
+    /// [`Error::TooMany`]; [`Error::Conflict`] when the key was used for another task; [`Error::PastIncarnation`];
+    /// [`Error::Unavailable`].
+    pub async fn create(
+        &self,
+        new: NewTask,
+        creator: Option<&Agent>,
+        by: &By,
+        once: Option<&Once>,
+        quotas: &Quotas,
+    ) -> Result<TaskView, Error> {
+        let mut faults = Faults::default();
+        faults.text("/title", &new.title, MAX_TITLE);
+        faults.optional("/description", new.description.as_deref(), MAX_DESCRIPTION);
+        let priority = faults.read("/priority", &new.priority, str::parse::<Priority>);
+        let due_at = due_date(&mut faults, new.due_date.as_deref());
+        let assignee = faults.agent("/assignTo", &new.assign_to, &*self.agents).await?;
+        faults.done()?;
+        let (Some(priority), Some(assignee)) = (priority, assignee) else {
+            return Err(Error::Internal("a task without a priority or an agent".into()));
+        };
+        if creator.is_some() && priority == Priority::Critical {
+            return Err(Error::Forbidden(
+                "an agent may not create what is critical: it lacks the role operator".into(),
+            ));
+        }
+        let description = new.description.clone().unwrap_or_default();
+        let content = [
+            new.title.as_bytes(),
+            description.as_bytes(),
+            new.assign_to.as_bytes(),
+            priority.as_str().as_bytes(),
+            new.due_date.as_deref().unwrap_or_default().as_bytes(),
+        ];
+        let now = self.writer.clock().now();
+        let made = aito_domain::task::NewTask {
+            title: new.title.clone(),
+            description: new.description.clone(),
+            priority,
+            assigned_to: assignee.id,
+            created_by: creator.map(|agent| agent.id),
+            actor: by.actor().clone(),
+            due_at,
+        };
+        let TaskMove { task, events } =
+            Task::create(TaskId(self.writer.ids().uuid()), made, &assignee.agent_type, now);
+        let view = |first: First| {
+            let First { id, created_at } = first;
+            let version = task.version.next();
+            let task = Task { id, created_at, updated_at: created_at, version, ..task.clone() };
+            TaskView { task, assignee: assignee.agent_type.clone() }
+        };
+        let mut taken = None;
+        if let Some(creator) = creator {
+            let bytes = (new.title.len() + description.len()) as u64;
+            let what = Counted::Spent(SpentKind::Tasks);
+            match (quotas.take(what, creator.id, &creator.agent_type, bytes).await, once) {
+                (Ok(it), _) => taken = Some(it),
+                (Err(spent @ Error::TooMany { .. }), Some(once)) => {
+                    return self.writer.was_done(once, &content, &assignee).await?.map(view).ok_or(spent);
+                }
+                (Err(error), _) => return Err(error),
+            }
+        }
+        let woken = self.woken(&task, by).await;
+        let done = match woken {
+            Ok(woken) => {
+                let mut commit = self.writer.begin();
+                commit.changes.push(Change::Task(Box::new(task.clone())));
+                commit.changes.extend(woken);
+                commit.spent.extend(taken.as_ref().and_then(|taken| taken.spent()));
+                self.writer.tell(&mut commit, Some(assignee.id), by.actor(), events, now);
+                self.writer.account(&mut commit, by, now, "");
+                let first = First { id: task.id, created_at: now };
+                self.writer.apply_once(&mut commit, once, &content, &first).await
+            }
+            Err(error) => Err(error),
+        };
+        if let (Some(taken), Ok(Outcome::Before(_) | Outcome::Conflict) | Err(_)) = (taken, &done) {
+            taken.give_back();
+        }
+        match done? {
+            Outcome::Now => {
+                by.told();
+                Ok(view(First { id: task.id, created_at: now }))
+            }
+            Outcome::Before(first) => Ok(view(first)),
+            Outcome::Conflict => {
+                self.writer.still_speaks(by).await?;
+                Err(busy("the list of tasks"))
+            }
+        }
+    }
+
+    /// Changes what a task says.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] with every fault; [`Error::NotFound`]; [`Error::Precondition`] when it is not in the states
+    /// that `seen` names; [`Error::Conflict`] when it has ended, or would go to another agent while one works on it;
+    /// [`Error::Unavailable`].
+    pub async fn edit(
+        &self,
+        id: TaskId,
+        edit: EditTask,
+        seen: Option<&[Version]>,
+        by: &By,
+    ) -> Result<TaskView, Error> {
+        let mut faults = Faults::default();
+        if edit.status {
+            let how = "is not changed here: by POST /tasks/{id}/complete, fail and cancel, and by claiming";
+            faults.add("/status", how);
+        }
+        if let Some(title) = &edit.title {
+            faults.text("/title", title, MAX_TITLE);
+        }
+        let description = edit.description.as_ref().and_then(Option::as_deref);
+        faults.optional("/description", description, MAX_DESCRIPTION);
+        let priority = match &edit.priority {
+            Some(text) => faults.read("/priority", text, str::parse::<Priority>),
+            None => None,
+        };
+        let due_at = edit.due_date.as_ref().map(|text| due_date(&mut faults, text.as_deref()));
+        let assignee = match &edit.assign_to {
+            Some(text) => faults.agent("/assignTo", text, &*self.agents).await?,
+            None => None,
+        };
+        let nothing = edit.title.is_none()
+            && edit.description.is_none()
+            && edit.assign_to.is_none()
+            && edit.priority.is_none()
+            && edit.due_date.is_none();
+        if nothing && !edit.status {
+            faults.add("", "must have at least one of title, description, assignTo, priority, dueDate");
+        }
+        faults.done()?;
+        let change = TaskEdit {
+            title: edit.title,
+            description: edit.description,
+            priority,
+            assigned_to: assignee.map(|agent| (agent.id, agent.agent_type)),
+            due_at,
+        };
+        self.change(id, None, seen, by, |task, assignee, now| {
+            task.edit(change.clone(), assignee, now).map_err(conflict)
+        })
+        .await
+    }
+
+    /// Ends a task. `who` is the agent that does, with its incarnation, if one does.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`]; [`Error::NotFound`]; [`Error::Forbidden`] when it is not the agent's to end this way;
+    /// [`Error::Conflict`] when it has ended otherwise, or is held by nobody or another incarnation;
+    /// [`Error::PastIncarnation`]; [`Error::Unavailable`].
+    pub async fn end(
+        &self,
+        id: TaskId,
+        ending: Ending,
+        who: Option<(AgentId, Incarnation)>,
+        by: &By,
+    ) -> Result<TaskView, Error> {
+        let mut faults = Faults::default();
+        match &ending {
+            Ending::Complete(result) => faults.json("/result", result.as_ref(), MAX_RESULT),
+            Ending::Fail(error) => faults.text("/error", error, MAX_REASON),
+            Ending::Cancel(reason) => faults.optional("/reason", reason.as_deref(), MAX_REASON),
+        }
+        faults.done()?;
+        let ended_by =
+            who.map_or(EndedBy::Operator, |(agent, incarnation)| EndedBy::Holder(agent, incarnation));
+        self.change(id, who.map(|(agent, _)| agent), None, by, |task, assignee, now| {
+            if let (Some((agent, _)), Ending::Complete(_) | Ending::Fail(_)) = (who, &ending)
+                && task.assigned_to != agent
+            {
+                return Err(Error::Forbidden(format!(
+                    "the task is {assignee}'s: only that agent may say how it ended"
+                )));
+            }
+            match &ending {
+                // No result and null are the same.
+                Ending::Complete(result) => {
+                    let result = result.clone().filter(|result| !result.is_null());
+                    task.complete(ended_by, result, assignee, now)
+                }
+                Ending::Fail(error) => task.fail(ended_by, error.clone(), assignee, now),
+                Ending::Cancel(reason) => task.cancel(reason.clone(), assignee, now),
+            }
+            .map_err(conflict)
+        })
+        .await
+    }
+
+    /// Gives an agent's incarnation its next task.
+    ///
+    /// # Errors
+    /// [`Error::PastIncarnation`]; [`Error::Conflict`] when the agent does not run, or the claim has ended before it could
+    /// be answered; [`Error::Unavailable`].
+    pub async fn claim(&self, agent: AgentId, incarnation: Incarnation, by: &By) -> Result<Claim, Error> {
+        let rules = self.settings.current().await?.claim_rules();
+        for attempt in 0..TRIES {
+            let now = self.writer.clock().now();
+            let pick = TaskPick {
+                agent,
+                claimant: Some(incarnation),
+                rules,
+                at: now,
+                actor: by.actor().clone(),
+                ids: self.event_ids(),
+            };
+            // Agents ask often and mostly in vain: that writes nothing.
+            let read = self.store.claimable(agent).await?;
+            let read = read.ok_or_else(|| Error::NotFound(format!("there is no agent {agent}")))?;
+            let foreseen = pick.decide(&read);
+            if foreseen.tasks.is_empty() {
+                return self.claimed(foreseen.outcome, incarnation).await;
+            }
+            let mut commit = self.writer.begin();
+            commit.pick = Some(pick);
+            self.writer.account(&mut commit, by, now, "");
+            match self.writer.pick(&commit).await? {
+                Some(outcome) => {
+                    by.told();
+                    return self.claimed(outcome, incarnation).await;
+                }
+                None => {
+                    self.writer.still_speaks(by).await?;
+                    self.writer.pause(attempt).await;
+                }
+            }
+        }
+        Err(busy("the agent's list of tasks"))
+    }
+
+    /// Takes back what the dead hold and tells of what is overdue, until `stop`.
+    pub async fn run(&self, stop: CancellationToken) {
+        let mut failing = false;
+        loop {
+            match self.sweep().await {
+                Ok(()) => failing = false,
+                Err(why) => {
+                    if !failing {
+                        warn!(%why, "tasks cannot be looked through; trying again");
+                    }
+                    failing = true;
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.writer.clock().sleep(SWEEP_EVERY) => {}
+            }
+        }
+    }
+
+    /// One pass of [`Self::run`].
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; what was done until then stays done.
+    pub async fn sweep(&self) -> Result<(), Error> {
+        let held = self.store.in_progress().await?;
+        if !held.is_empty() {
+            let agents = self.agents.list().await?;
+            for agent in &agents {
+                let mut tasks = held.iter().filter(|task| task.assigned_to == agent.id);
+                if tasks.any(|task| !task.is_held_by_the_living(agent)) {
+                    self.take_back(agent.id).await?;
+                }
+            }
+        }
+        for task in self.store.overdue(OVERDUE_AT_ONCE).await? {
+            let told = self
+                .change(task.id, None, None, &By::system(), |task, assignee, now| {
+                    // The store's clock says what is due; this server's may be behind.
+                    let now = task.due_at.map_or(now, |due_at| now.max(due_at));
+                    // Told by another server meanwhile, or ended.
+                    let unchanged = TaskMove { task: task.clone(), events: Vec::new() };
+                    Ok(task.pass_due(assignee, now).unwrap_or(unchanged))
+                })
+                .await;
+            match told {
+                Ok(_) | Err(Error::NotFound(_)) => {}
+                Err(why) => return Err(why),
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_back(&self, agent: AgentId) -> Result<(), Error> {
+        let now = self.writer.clock().now();
+        let mut commit = self.writer.begin();
+        commit.pick = Some(TaskPick {
+            agent,
+            claimant: None,
+            rules: self.settings.current().await?.claim_rules(),
+            at: now,
+            actor: Actor::System,
+            ids: self.event_ids(),
+        });
+        if self.writer.pick(&commit).await?.is_none() {
+            debug!(%agent, "somebody else changed its tasks; looking again");
+        }
+        Ok(())
+    }
+
+    async fn claimed(&self, outcome: PickOutcome, said: Incarnation) -> Result<Claim, Error> {
+        match outcome {
+            PickOutcome::Claimed { task } => {
+                let found = self.store.by_id(task).await?;
+                let task = found.ok_or_else(|| Error::Internal("a claimed task is gone".into()))?;
+                // Between the commit and this look it may have been taken back, or ended by others.
+                if task.lease().is_none_or(|lease| lease.incarnation != said) {
+                    return Err(Error::Conflict("the claim has ended already".into()));
+                }
+                Ok(Claim::Task(Box::new(self.view(task).await?)))
+            }
+            PickOutcome::NothingWaits => Ok(Claim::NothingWaits),
+            PickOutcome::AtLimit => Ok(Claim::AtLimit),
+            PickOutcome::Past { present } => Err(Error::PastIncarnation { said, present }),
+            PickOutcome::NotRunning => Err(Error::Conflict("the agent does not run".into())),
+            PickOutcome::TakenBack => Err(Error::Internal("a claim without a claimant".into())),
+        }
+    }
+
+    /// Ids for the releases and the claim of one pick.
+    fn event_ids(&self) -> Vec<EventId> {
+        (0..=RELEASES_AT_ONCE).map(|_| EventId(self.writer.ids().uuid())).collect()
+    }
+
+    /// What wakes the agent of a new task.
+    async fn woken(&self, task: &Task, by: &By) -> Result<Option<Change>, Error> {
+        let body = json!({ "taskId": task.id, "title": task.title, "priority": task.priority });
+        self.mail.wake(task.assigned_to, MailKind::Task, task.priority, body, by).await
+    }
+
+    /// A task that a viewer may see.
+    async fn seen(&self, id: TaskId, viewer: Option<AgentId>) -> Result<Task, Error> {
+        let found = self.store.by_id(id).await?;
+        let seen = found.filter(|task| viewer.is_none_or(|viewer| task.concerns(viewer)));
+        seen.ok_or_else(|| Error::NotFound(format!("there is no task {id}")))
+    }
+
+    async fn view(&self, task: Task) -> Result<TaskView, Error> {
+        let assignee = self.names.of(task.assigned_to).await?;
+        Ok(TaskView { task, assignee })
+    }
+
+    async fn change(
+        &self,
+        id: TaskId,
+        viewer: Option<AgentId>,
+        seen: Option<&[Version]>,
+        by: &By,
+        decide: impl Fn(Task, &AgentType, Timestamp) -> Result<TaskMove, Error>,
+    ) -> Result<TaskView, Error> {
+        for attempt in 0..TRIES {
+            let before = self.seen(id, viewer).await?;
+            expect("the task", seen, before.version)?;
+            let was = before.assigned_to;
+            let assignee = self.names.of(was).await?;
+            let now = self.writer.clock().now();
+            let TaskMove { task, events } = decide(before, &assignee, now)?;
+            if events.is_empty() {
+                return self.view(task).await;
+            }
+            let mut commit = self.writer.begin();
+            if task.assigned_to != was {
+                commit.changes.extend(self.woken(&task, by).await?);
+            }
+            commit.changes.push(Change::Task(Box::new(task.clone())));
+            self.writer.tell(&mut commit, Some(task.assigned_to), by.actor(), events, now);
+            self.writer.account(&mut commit, by, now, "");
+            match self.writer.apply_once(&mut commit, None, &[], &()).await? {
+                Outcome::Now | Outcome::Before(()) => {
+                    by.told();
+                    let version = task.version.next();
+                    return self.view(Task { version, ..task }).await;
+                }
+                Outcome::Conflict => {
+                    self.writer.still_speaks(by).await?;
+                    self.writer.pause(attempt).await;
+                }
+            }
+        }
+        Err(busy("the task"))
+    }
+}
+
+/// What a repetition is answered: the task as it was first stored.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct First {
+    id: TaskId,
+    created_at: Timestamp,
+}
+
+fn conflict(refused: Refused) -> Error {
+    Error::Conflict(refused.to_string())
+}
+
+/// A time that somebody gives, of those that every store can hold.
+fn due_date(faults: &mut Faults, text: Option<&str>) -> Option<Timestamp> {
+    let text = text?;
+    let at = DateTime::parse_from_rfc3339(text).ok().map(|at| truncate(at.with_timezone(&Utc)));
+    let at = at.filter(|at| (0..253_402_300_800_000_i64).contains(&at.timestamp_millis()));
+    if at.is_none() {
+        faults.add("/dueDate", "must be a time as RFC 3339 writes it, from 1970 to 9999");
+    }
+    at
+}

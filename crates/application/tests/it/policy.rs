@@ -1,0 +1,277 @@
+//! Settings and domains: what another server believes, what is sealed, what is one commit.
+
+use std::sync::Arc;
+
+use aito_application::{
+    By, Error,
+    domains::{Decision, NewDomain, NewWish},
+    settings::{BELIEVED, NewValue},
+};
+use aito_domain::{
+    allowlist::RequestStatus,
+    id::{DomainRequestId, InstallationId, Version},
+    installation::InstallationKey,
+    ports::{domain_store::DomainStore as _, settings_store::SettingsStore as _},
+    setting::{MASK, SettingsKey, StoredValue},
+    task::Priority,
+};
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::support::{House, Server, installation, operator};
+
+fn value(value: Value) -> NewValue {
+    NewValue { value: Some(value), description: None, secret: None }
+}
+
+async fn write(server: &Server, category: &str, key: &str, new: NewValue) -> Result<Version, Error> {
+    let view = server.work.settings.write(category, key, new, None, &operator()).await?;
+    Ok(view.setting.version)
+}
+
+fn faults<T: std::fmt::Debug>(result: Result<T, Error>) -> Vec<String> {
+    match result {
+        Err(Error::Invalid(faults)) => faults.into_iter().map(|fault| fault.pointer).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_is_set_on_one_server_counts_on_another_within_half_a_second() {
+    let house = House::new();
+    let (a, b) = (house.server(&["ceo"]).await, house.server(&["ceo"]).await);
+    let delay = async |server: &Server| {
+        server.work.settings.current().await.unwrap().delay(Priority::Low).as_millis()
+    };
+    assert_eq!((delay(&a).await, delay(&b).await), (300_000, 300_000));
+    write(&a, "queue", "delay_low", value(json!(7))).await.unwrap();
+    assert_eq!((delay(&a).await, delay(&b).await), (7, 300_000), "at once where it was set");
+    house.pass(BELIEVED);
+    assert_eq!(delay(&b).await, 7);
+    assert_eq!(b.work.settings.current().await.unwrap().version(), 1);
+}
+
+#[tokio::test]
+async fn writes_of_two_servers_at_once_are_all_counted() {
+    let house = House::automatic();
+    let (a, b) = (house.server(&["ceo"]).await, house.server(&["ceo"]).await);
+    let writes =
+        (0..10).map(|n| write(if n % 2 == 0 { &a } else { &b }, "queue", "delay_low", value(json!(n))));
+    for written in join_all(writes).await {
+        written.unwrap();
+    }
+    assert_eq!(house.store.all().await.unwrap()[0].version, Version(10));
+}
+
+#[tokio::test]
+async fn wrong_names_and_values_are_refused_and_nothing_is_stored() {
+    let house = House::new();
+    let server = house.server(&["ceo"]).await;
+    let refused =
+        async |category: &str, key: &str, new: NewValue| faults(write(&server, category, key, new).await);
+    assert_eq!(refused("queue", "delay_lwo", value(json!(1))).await, ["?key"]);
+    assert_eq!(refused("governance", "x", value(json!(1))).await, ["?key"]);
+    assert_eq!(
+        refused("agents", "loop_interval_cto", value(json!(1))).await,
+        ["?key"],
+        "nobody is called so"
+    );
+    assert_eq!(refused("queue", "delay_low", value(json!("1"))).await, ["/value"]);
+    assert_eq!(refused("queue", "delay_low", value(json!(null))).await, ["/value"]);
+    assert_eq!(refused("brand", "colour", NewValue { value: None, ..value(json!(0)) }).await, ["/value"]);
+    assert_eq!(refused("Brand", "a b", value(json!("a\0"))).await, ["?category", "?key", "/value"]);
+    let secret = NewValue { secret: Some(true), ..value(json!(1)) };
+    assert_eq!(refused("queue", "delay_low", secret).await, ["/secret"]);
+    let long = NewValue { description: Some("x".repeat(1001)), ..value(json!("x".repeat(70_000))) };
+    assert_eq!(refused("brand", "colour", long).await, ["/value", "/description"]);
+    assert!(house.store.all().await.unwrap().is_empty());
+    assert_eq!(house.events().await.len(), 1, "the agent's registration alone");
+}
+
+#[tokio::test]
+async fn a_secret_is_stored_sealed_and_shown_as_a_mask_and_nowhere_else() {
+    let house = House::new();
+    let server = house.server(&["ceo"]).await;
+    let said = NewValue { secret: Some(true), ..value(json!("canary-1")) };
+    write(&server, "mail", "account", said).await.unwrap();
+    write(&server, "mail", "api_key", value(json!({"k": "canary-2"}))).await.unwrap();
+    // It stays one when somebody sets it anew without a word.
+    write(&server, "mail", "account", value(json!("canary-3"))).await.unwrap();
+    let opened = SettingsKey::new(&InstallationKey::new([1; 32]), installation());
+    let stored = house.store.all().await.unwrap();
+    let sealed: Vec<_> = stored
+        .iter()
+        .map(|setting| match &setting.value {
+            StoredValue::Sealed(bytes) => opened.open(&setting.category, &setting.key, bytes).unwrap(),
+            StoredValue::Plain(value) => panic!("{} is plain: {value}", setting.key),
+        })
+        .collect();
+    assert_eq!(sealed, [json!("canary-3"), json!({"k": "canary-2"})]);
+    let all = server.work.settings.all().await.unwrap();
+    assert_eq!(all.values["mail"]["api_key"], MASK);
+    let told: String = house.events().await.iter().map(|event| event.body.to_string()).collect();
+    assert!(!told.contains("canary"), "{told}");
+    let back = faults(write(&server, "mail", "api_key", value(json!(MASK))).await);
+    assert_eq!(back, ["/value"], "what is shown in place of it is not the value");
+    let other = SettingsKey::new(&InstallationKey::new([1; 32]), InstallationId(Uuid::from_u128(2)));
+    let StoredValue::Sealed(bytes) = &stored[0].value else { panic!("it must be sealed") };
+    assert!(other.open("mail", "account", bytes).is_err());
+    // Said to be none, it is one no more, with a value of its own.
+    let open = NewValue { secret: Some(false), ..value(json!("plain")) };
+    write(&server, "mail", "account", open).await.unwrap();
+    assert_eq!(server.work.settings.all().await.unwrap().values["mail"]["account"], "plain");
+}
+
+#[tokio::test]
+async fn a_setting_is_changed_from_the_state_that_was_seen() {
+    let house = House::new();
+    let server = house.server(&["ceo"]).await;
+    let write = async |seen: u64| {
+        let seen = [Version(seen)];
+        server.work.settings.write("brand", "colour", value(json!("red")), Some(&seen), &operator()).await
+    };
+    assert_eq!(write(0).await.unwrap().setting.version, Version(1));
+    assert!(matches!(write(0).await, Err(Error::Precondition(_))));
+    assert!(!write(1).await.unwrap().effective);
+}
+
+fn domain(name: &str) -> NewDomain {
+    NewDomain { domain: name.to_owned(), category: "crypto_data".to_owned(), description: None }
+}
+
+fn wish(name: &str) -> NewWish {
+    NewWish { domain: name.to_owned(), ..NewWish::default() }
+}
+
+async fn ask(server: &Server, name: &str, by: &By) -> DomainRequestId {
+    let (request, is_new) =
+        server.work.domains.ask(&wish(name), None, by, &server.work.quotas).await.unwrap();
+    assert!(is_new);
+    request.id
+}
+
+fn approve() -> Decision {
+    Decision { approve: true, reason: Some("needed".to_owned()), category: None }
+}
+
+#[tokio::test]
+async fn what_ships_is_put_on_the_list_once_by_however_many_servers_and_stays_removed() {
+    let house = House::automatic();
+    let (a, b) = (house.server(&["ceo"]).await, house.server(&["ceo"]).await);
+    let shipped = [domain("coingecko.com"), domain("etherscan.io")];
+    let put: usize = join_all([&a, &b].map(|server| server.work.domains.install(&shipped)))
+        .await
+        .into_iter()
+        .map(Result::unwrap)
+        .sum();
+    assert_eq!(put, 2);
+    for name in ["coingecko.com", "etherscan.io"] {
+        a.work.domains.remove(name, None, &operator()).await.unwrap();
+    }
+    assert_eq!(b.work.domains.install(&shipped).await.unwrap(), 0);
+    assert!(a.work.domains.list(None, 10).await.unwrap().is_empty());
+    a.work.domains.add(&domain("coingecko.com"), &operator(), None).await.unwrap();
+}
+
+#[tokio::test]
+async fn approving_puts_the_domain_on_the_list_in_the_same_commit_and_only_once() {
+    let house = House::automatic();
+    let (a, b) = (house.server(&["ceo"]).await, house.server(&["ceo"]).await);
+    let (first, second) =
+        (ask(&a, "dexscreener.com", &operator()).await, ask(&a, "DEXScreener.com.", &By::system()).await);
+    let before = house.events().await.len();
+    let (yes, by) = (approve(), operator());
+    let decided = join_all([&a, &b].map(|server| server.work.domains.decide(first, &yes, &by))).await;
+    for request in decided {
+        assert_eq!(request.unwrap().status(), RequestStatus::Approved);
+    }
+    let types: Vec<_> = house.events().await[before..].iter().map(|event| event.event_type.clone()).collect();
+    assert_eq!(types, ["domain_approved", "domain_added"]);
+    assert_eq!(house.store.page(None, 10).await.unwrap().len(), 1);
+    // Another's request for it is approved without a second entry.
+    b.work.domains.decide(second, &approve(), &operator()).await.unwrap();
+    assert_eq!(house.store.page(None, 10).await.unwrap().len(), 1);
+    let no = Decision { approve: false, ..approve() };
+    assert!(matches!(a.work.domains.decide(first, &no, &operator()).await, Err(Error::Conflict(_))));
+}
+
+#[tokio::test]
+async fn the_same_askers_second_request_is_the_first_one_as_long_as_it_is_open() {
+    let house = House::automatic();
+    let (a, b) = (house.server(&["ceo"]).await, house.server(&["ceo"]).await);
+    let by = operator();
+    let asked = join_all([&a, &b, &a, &b].map(|server| async {
+        server.work.domains.ask(&wish("dexscreener.com"), None, &by, &server.work.quotas).await.unwrap()
+    }))
+    .await;
+    assert_eq!(asked.iter().filter(|(_, is_new)| *is_new).count(), 1);
+    assert!(asked.iter().all(|(request, _)| request.id == asked[0].0.id));
+    let no = Decision { approve: false, ..Decision::default() };
+    a.work.domains.decide(asked[0].0.id, &no, &operator()).await.unwrap();
+    ask(&a, "dexscreener.com", &by).await;
+}
+
+#[tokio::test]
+async fn an_agent_that_asked_is_told_what_became_of_it() {
+    let house = House::new();
+    let server = house.server(&["ceo"]).await;
+    let ceo = house.agent("ceo").await;
+    let by = By::author(aito_domain::event::Actor::Agent(ceo.agent_type.clone()));
+    let (request, _) = server
+        .work
+        .domains
+        .ask(&wish("dexscreener.com"), Some(&ceo), &by, &server.work.quotas)
+        .await
+        .unwrap();
+    assert_eq!(request.requested_by, Some(ceo.id));
+    server.work.domains.decide(request.id, &approve(), &operator()).await.unwrap();
+    let mails = server.work.mail.list(ceo.id, None, 10).await.unwrap();
+    assert_eq!(mails[0].body["notice"], "domain_approved");
+    assert_eq!(mails[0].body["domain"], "dexscreener.com");
+}
+
+#[tokio::test]
+async fn a_name_is_covered_by_its_nearest_entry_label_by_label() {
+    let house = House::new();
+    let server = house.server(&["ceo"]).await;
+    let domains = Arc::clone(&server.work.domains);
+    for name in ["coingecko.com", "api.coingecko.com"] {
+        domains.add(&domain(name), &operator(), None).await.unwrap();
+    }
+    let by = async |name: &str| domains.check(name).await.unwrap().matched_by.map(String::from);
+    assert_eq!(by("V3.API.coingecko.com").await.as_deref(), Some("api.coingecko.com"));
+    assert_eq!(by("www.coingecko.com").await.as_deref(), Some("coingecko.com"));
+    assert_eq!(by("notcoingecko.com").await, None);
+    assert_eq!(by("coingecko.com.evil.example").await, None);
+    assert_eq!(faults(domains.check("127.0.0.1").await), ["?domain"]);
+    let taken = domains.add(&domain("COINGECKO.com"), &operator(), None).await;
+    assert!(matches!(taken, Err(Error::Conflict(_))), "{taken:?}");
+    let covered = domains.ask(&wish("x.coingecko.com"), None, &operator(), &server.work.quotas).await;
+    assert!(matches!(covered, Err(Error::Conflict(_))), "{covered:?}");
+}
+
+#[tokio::test]
+async fn a_request_names_a_domain_and_a_url_of_it() {
+    let house = House::new();
+    let server = house.server(&["ceo"]).await;
+    let ask = async |domain: &str, url: Option<&str>, category: Option<&str>| {
+        let new = NewWish {
+            domain: domain.to_owned(),
+            url: url.map(str::to_owned),
+            category: category.map(str::to_owned),
+            ..NewWish::default()
+        };
+        faults(server.work.domains.ask(&new, None, &operator(), &server.work.quotas).await)
+    };
+    assert_eq!(ask("co.uk", Some("https://co.uk"), Some("A B")).await, ["/domain", "/category", "/url"]);
+    for url in [
+        "https://evil.example/dexscreener.com",
+        "ftp://dexscreener.com",
+        " https://dexscreener.com",
+        "dexscreener.com",
+    ] {
+        assert_eq!(ask("dexscreener.com", Some(url), None).await, ["/url"], "{url}");
+    }
+    assert!(house.store.requests(RequestStatus::Pending, None, 10).await.unwrap().is_empty());
+}
