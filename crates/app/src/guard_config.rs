@@ -5,7 +5,7 @@
 
 use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
-use aito_application::quota::Quota;
+use aito_application::quota::{Allowance, Quota};
 use aito_http::Limits;
 use aito_jwt::{JwtConfig, JwtKeys, MAX_LEEWAY};
 use serde::{Deserialize, Serialize};
@@ -24,19 +24,35 @@ pub(crate) struct RawLimits {
     streams_per_credential: u32,
     history_rows_per_day: u64,
     history_bytes_per_day: u64,
+    state_rows_per_day: u64,
+    state_bytes_per_day: u64,
+    tasks_rows_per_day: u64,
+    tasks_bytes_per_day: u64,
+    messages_rows_per_day: u64,
+    messages_bytes_per_day: u64,
+    domain_requests_rows_per_day: u64,
+    domain_requests_bytes_per_day: u64,
 }
 
 impl Default for RawLimits {
     fn default() -> Self {
-        let limits = Limits::default();
+        let (limits, allowance) = (Limits::default(), Allowance::default());
         Self {
             rate: limits.rate.get(),
             burst: limits.burst.get(),
             connections: limits.connections,
             connections_per_address: limits.connections_per_address,
             streams_per_credential: limits.streams_per_credential,
-            history_rows_per_day: 10_000,
-            history_bytes_per_day: 64 << 20,
+            history_rows_per_day: allowance.history.rows,
+            history_bytes_per_day: allowance.history.bytes,
+            state_rows_per_day: allowance.state.rows,
+            state_bytes_per_day: allowance.state.bytes,
+            tasks_rows_per_day: allowance.tasks.rows,
+            tasks_bytes_per_day: allowance.tasks.bytes,
+            messages_rows_per_day: allowance.messages.rows,
+            messages_bytes_per_day: allowance.messages.bytes,
+            domain_requests_rows_per_day: allowance.domain_requests.rows,
+            domain_requests_bytes_per_day: allowance.domain_requests.bytes,
         }
     }
 }
@@ -95,8 +111,8 @@ pub(crate) struct GuardConfig {
     /// Proxies that are believed.
     pub(crate) proxies: Vec<ipnet::IpNet>,
     pub(crate) limits: Limits,
-    /// What an agent may write a day.
-    pub(crate) history: Quota,
+    /// What an agent may store a day.
+    pub(crate) allowance: Allowance,
     /// How long the audit is kept; `None`: for ever.
     pub(crate) keep_audit: Option<Duration>,
     /// Whose tokens besides this installation's own count.
@@ -185,6 +201,14 @@ pub(crate) fn check(raw: &RawGuard<'_>) -> Result<GuardConfig, Wrong> {
         ("limits.streams_per_credential", l.streams_per_credential.to_string()),
         ("limits.history_rows_per_day", l.history_rows_per_day.to_string()),
         ("limits.history_bytes_per_day", l.history_bytes_per_day.to_string()),
+        ("limits.state_rows_per_day", l.state_rows_per_day.to_string()),
+        ("limits.state_bytes_per_day", l.state_bytes_per_day.to_string()),
+        ("limits.tasks_rows_per_day", l.tasks_rows_per_day.to_string()),
+        ("limits.tasks_bytes_per_day", l.tasks_bytes_per_day.to_string()),
+        ("limits.messages_rows_per_day", l.messages_rows_per_day.to_string()),
+        ("limits.messages_bytes_per_day", l.messages_bytes_per_day.to_string()),
+        ("limits.domain_requests_rows_per_day", l.domain_requests_rows_per_day.to_string()),
+        ("limits.domain_requests_bytes_per_day", l.domain_requests_bytes_per_day.to_string()),
         ("audit.keep_days", if keep_days == 0 { "0: for ever".to_owned() } else { keep_days.to_string() }),
     ];
     match &raw.auth.jwt {
@@ -203,7 +227,16 @@ pub(crate) fn check(raw: &RawGuard<'_>) -> Result<GuardConfig, Wrong> {
         origins: raw.cors_origins.to_vec(),
         proxies,
         limits,
-        history: Quota { rows: l.history_rows_per_day, bytes: l.history_bytes_per_day },
+        allowance: Allowance {
+            history: Quota { rows: l.history_rows_per_day, bytes: l.history_bytes_per_day },
+            state: Quota { rows: l.state_rows_per_day, bytes: l.state_bytes_per_day },
+            tasks: Quota { rows: l.tasks_rows_per_day, bytes: l.tasks_bytes_per_day },
+            messages: Quota { rows: l.messages_rows_per_day, bytes: l.messages_bytes_per_day },
+            domain_requests: Quota {
+                rows: l.domain_requests_rows_per_day,
+                bytes: l.domain_requests_bytes_per_day,
+            },
+        },
         keep_audit: (keep_days > 0).then(|| Duration::from_secs(u64::from(keep_days) * 24 * 3600)),
         jwt,
         described,

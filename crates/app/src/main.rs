@@ -7,6 +7,7 @@ mod agents_config;
 mod audit_cli;
 mod config;
 mod credentials;
+mod domains;
 mod guard_config;
 mod installation;
 mod profiles;

@@ -12,7 +12,9 @@ use std::{
 
 use actix_web::web;
 use aito_application::{
+    Error,
     audit::AuditService,
+    domains::DomainService,
     events::EventService,
     feed::Feed,
     fleet::{FleetParts, FleetService, Roster, Supervises},
@@ -20,8 +22,12 @@ use aito_application::{
     heartbeat::HeartbeatService,
     history::HistoryService,
     login::{LoginService, Vouches},
+    mailbox::MailService,
     metrics::Metrics,
     quota::Quotas,
+    settings::SettingsService,
+    state::StateService,
+    tasks::TaskService,
     tokens::TokenService,
     writer::Writer,
 };
@@ -35,6 +41,7 @@ use aito_domain::{
         clock::{Clock, IdSource},
         runtime::ContainerRuntime,
     },
+    setting::{Registry, SettingsKey},
     spec::AgentSpec,
     ticket::Tickets,
 };
@@ -43,13 +50,14 @@ use aito_http::{Access, Answers, AppState, Frames, Listener, Rates, Streams};
 use aito_jwt::JwtVerifier;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::{
     agents_config,
     audit_cli::{self, HeadFile},
     config::{Config, LogFormat},
     credentials::{self, Provider, SystemRandomness},
+    domains,
     installation::{self, Proposal, chain},
     profiles,
     runtimes::{self, Chosen},
@@ -254,10 +262,37 @@ async fn build(config: &Config, data: &DataDir, parts: Parts) -> Result<Services
         RuntimeKind::Process => AgentSpec { image: None, ..spec },
     });
     let roster = Arc::new(Roster::new(specs));
+    let feed = Feed::open(log.clone(), RING, aito_http::encode).await.map_err(|why| chain(&why))?;
+    let feed = Arc::new(feed);
+    let intervals = roster.all().map(|spec| (spec.agent_type.clone(), spec.loop_interval));
+    let settings = Arc::new(SettingsService::new(
+        stores.settings.clone(),
+        writer.clone(),
+        Registry::new(intervals),
+        SettingsKey::new(&installation.key, installation.id),
+        Arc::new(SystemRandomness),
+    ));
+    let mail = Arc::new(MailService::new(
+        stores.mailbox.clone(),
+        stores.agents.clone(),
+        writer.clone(),
+        settings.clone(),
+        feed.news(),
+    ));
+    let tasks = Arc::new(TaskService::new(
+        stores.tasks.clone(),
+        stores.agents.clone(),
+        writer.clone(),
+        settings.clone(),
+        mail.clone(),
+    ));
+    let domains = Arc::new(DomainService::new(stores.domains.clone(), writer.clone(), mail.clone()));
     let heartbeats = Arc::new(HeartbeatService::new(
         stores.heartbeats.clone(),
         writer.clone(),
         roster.clone(),
+        settings.clone(),
+        mail.clone(),
         metrics.clone(),
     ));
     let credentials = AgentCredentials::new(&installation.key, installation.id, &installation.epoch);
@@ -271,6 +306,7 @@ async fn build(config: &Config, data: &DataDir, parts: Parts) -> Result<Services
         writer: writer.clone(),
         roster,
         heartbeats: heartbeats.clone(),
+        settings: settings.clone(),
         secrets: Arc::new(SystemSecrets),
         credentials: credentials.clone(),
         installation: installation.id,
@@ -304,14 +340,22 @@ async fn build(config: &Config, data: &DataDir, parts: Parts) -> Result<Services
         Arc::new(HeadFile(data.path().join(audit_cli::HEADS))),
         config.guard.keep_audit,
     ));
-    let quotas = Arc::new(Quotas::new(stores.history.clone(), clock.clone(), config.guard.history));
-    let feed = Feed::open(log.clone(), RING, aito_http::encode).await.map_err(|why| chain(&why))?;
-    let feed = Arc::new(feed);
+    let quotas = Arc::new(Quotas::new(
+        stores.history.clone(),
+        stores.quotas.clone(),
+        clock.clone(),
+        config.guard.allowance,
+    ));
     let stop = CancellationToken::new();
     let state = web::Data::new(AppState {
         fleet: fleet.clone(),
         heartbeats: heartbeats.clone(),
-        history: Arc::new(HistoryService::new(stores.history.clone(), writer)),
+        history: Arc::new(HistoryService::new(stores.history.clone(), writer.clone())),
+        notes: Arc::new(StateService::new(stores.state.clone(), writer)),
+        mail,
+        tasks,
+        domains,
+        settings,
         events: Arc::new(EventService::new(log.clone())),
         feed: feed.clone(),
         health: Arc::new(HealthService::new(log, bus.clone(), runtime.clone(), clock.clone())),
@@ -355,11 +399,16 @@ async fn run_until_stopped(
     }
     loops.spawn({
         let (fleet, heartbeats, stop) = (fleet.clone(), heartbeats.clone(), stop.clone());
+        let domains = state.domains.clone();
         async move {
-            recover(&fleet, &heartbeats, &stop).await;
+            recover(&fleet, &heartbeats, &domains, &stop).await;
             fleet.run(stop).await;
         }
     });
+    {
+        let (tasks, stop) = (state.tasks.clone(), stop.clone());
+        loops.spawn(async move { tasks.run(stop).await });
+    }
     {
         let stop = stop.clone();
         loops.spawn(async move { heartbeats.run(stop).await });
@@ -396,12 +445,18 @@ async fn run_until_stopped(
 }
 
 /// What a start owes to the time before it; tried until it works, while the server answers already.
-async fn recover(fleet: &FleetService, heartbeats: &HeartbeatService, stop: &CancellationToken) {
+async fn recover(
+    fleet: &FleetService,
+    heartbeats: &HeartbeatService,
+    list: &DomainService,
+    stop: &CancellationToken,
+) {
     let mut pause = Duration::from_millis(250);
     loop {
         let done = async {
             fleet.register_configured().await?;
-            heartbeats.load().await
+            heartbeats.load().await?;
+            install_domains(list).await
         };
         match done.await {
             Ok(()) => return,
@@ -413,6 +468,30 @@ async fn recover(fleet: &FleetService, heartbeats: &HeartbeatService, stop: &Can
             () = clock.sleep(pause) => {}
         }
         pause = (pause * 2).min(Duration::from_secs(10));
+    }
+}
+
+/// Puts the domains that ship on the list of a new installation.
+async fn install_domains(list: &DomainService) -> Result<(), Error> {
+    let shipped = match domains::shipped() {
+        Ok(shipped) => shipped,
+        Err(why) => {
+            error!(why, "the list of domains begins empty");
+            return Ok(());
+        }
+    };
+    match list.install(&shipped).await {
+        Ok(0) => Ok(()),
+        Ok(count) => {
+            info!(count, "the domains that ship are on the list");
+            Ok(())
+        }
+        // Nothing that trying again would mend.
+        Err(why @ Error::Invalid(_)) => {
+            error!(%why, "the list of domains begins empty");
+            Ok(())
+        }
+        Err(why) => Err(why),
     }
 }
 

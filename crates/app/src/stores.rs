@@ -8,9 +8,11 @@ use std::{path::Path, sync::Arc, time::Duration};
 use aito_domain::{
     installation::Epoch,
     ports::{
-        agent_store::AgentStore, audit_store::AuditStore, bus::EventBus, clock::Clock, event_log::EventLog,
-        heartbeats::Heartbeats, history_store::HistoryStore, installation_store::InstallationStore,
-        ledger::Ledger, token_store::TokenStore,
+        agent_store::AgentStore, audit_store::AuditStore, bus::EventBus, clock::Clock,
+        domain_store::DomainStore, event_log::EventLog, heartbeats::Heartbeats, history_store::HistoryStore,
+        installation_store::InstallationStore, ledger::Ledger, mailbox_store::MailboxStore,
+        quota_store::QuotaStore, settings_store::SettingsStore, state_store::StateStore,
+        task_store::TaskStore, token_store::TokenStore,
     },
 };
 use aito_embedded::{
@@ -40,6 +42,12 @@ pub(crate) struct Stores {
     pub(crate) installation: Arc<dyn InstallationStore>,
     pub(crate) tokens: Arc<dyn TokenStore>,
     pub(crate) audit: Arc<dyn AuditStore>,
+    pub(crate) tasks: Arc<dyn TaskStore>,
+    pub(crate) mailbox: Arc<dyn MailboxStore>,
+    pub(crate) domains: Arc<dyn DomainStore>,
+    pub(crate) settings: Arc<dyn SettingsStore>,
+    pub(crate) state: Arc<dyn StateStore>,
+    pub(crate) quotas: Arc<dyn QuotaStore>,
     log: Box<dyn Fn(Epoch) -> Arc<dyn EventLog> + Send + Sync>,
     /// One line for people: where it is.
     pub(crate) place: String,
@@ -58,6 +66,12 @@ impl Stores {
             installation: store.clone(),
             tokens: store.clone(),
             audit: store.clone(),
+            tasks: store.clone(),
+            mailbox: store.clone(),
+            domains: store.clone(),
+            settings: store.clone(),
+            state: store.clone(),
+            quotas: store.clone(),
             log: Box::new(move |epoch| store.log(epoch)),
             place: format!("{} (SQLite)", path.display()),
         })
@@ -96,6 +110,12 @@ impl Stores {
             installation: store.clone(),
             tokens: store.clone(),
             audit: store.clone(),
+            tasks: store.clone(),
+            mailbox: store.clone(),
+            domains: store.clone(),
+            settings: store.clone(),
+            state: store.clone(),
+            quotas: store.clone(),
             log: Box::new(move |epoch| store.log(epoch)),
             place: format!("{} (PostgreSQL)", masked(url)),
         }

@@ -11,6 +11,8 @@ use aito_api::ProblemKind;
 use aito_application::{Attempt, By, audit::NOBODY, login::Standing, once::Once};
 use aito_domain::{
     access::{Denied, Operation, Who, permit},
+    id::{AgentId, Incarnation},
+    ports::ledger::Speaker,
     principal::Principal,
 };
 use futures_util::future::LocalBoxFuture;
@@ -127,9 +129,31 @@ impl Caller {
     /// On whose account changes are made.
     pub(crate) fn by(&self) -> By {
         let actor = self.principal().actor();
-        match &self.attempt {
+        let by = match &self.attempt {
             Some(attempt) => By::attempt(actor, attempt.clone()),
             None => By::author(actor),
+        };
+        match self.principal() {
+            Principal::Agent { id, incarnation, .. } => {
+                by.speaking(Speaker { agent: *id, incarnation: *incarnation })
+            }
+            Principal::Anonymous | Principal::Token { .. } | Principal::External { .. } => by,
+        }
+    }
+
+    /// Whether the caller may do something to an object that only the body names.
+    ///
+    /// # Errors
+    /// 403.
+    pub(crate) fn may(&self, operation: Operation, object: &str) -> Result<(), ApiError> {
+        self.principal().may(operation, Some(object)).map_err(|denied| refusal(Some(&self.standing), &denied))
+    }
+
+    /// The agent that calls with its incarnation, if one does.
+    pub(crate) fn incarnation(&self) -> Option<(AgentId, Incarnation)> {
+        match self.principal() {
+            Principal::Agent { id, incarnation, .. } => Some((*id, *incarnation)),
+            Principal::Anonymous | Principal::Token { .. } | Principal::External { .. } => None,
         }
     }
 

@@ -3,19 +3,30 @@
 use aito_api as api;
 use aito_application::{
     fleet::{AgentView, ContainerStatus, ContainerView, Usage},
+    mailbox::Sent,
+    settings::{AllSettings, SettingView},
+    tasks::{Claim, TaskPage, TaskView},
     tokens::TokenView,
 };
 use aito_domain::{
     agent::{Desired, Exit, Health, LastExit, Lifecycle, Status},
+    allowlist::{DomainEntry, DomainRequest},
     event::Event,
     history::HistoryEntry,
+    id::{AgentType, MailId},
+    mailbox::Mail,
     ports::{
         audit_store::Listed,
         heartbeats::Activity,
         runtime::{LogChannel, LogLine},
     },
+    setting::StoredValue,
     spec::{AgentSpec, Mount, Tier},
+    state::StateEntry,
+    task::TaskState,
 };
+
+use crate::extract::etag;
 
 pub(crate) fn status(status: Status) -> api::AgentStatus {
     match status {
@@ -81,7 +92,7 @@ fn name(view: &AgentView) -> String {
 }
 
 fn loop_interval(view: &AgentView) -> u64 {
-    view.spec.as_ref().map_or(0, |spec| spec.loop_interval.as_secs())
+    view.loop_interval.map_or(0, |interval| interval.as_secs())
 }
 
 pub(crate) fn agent_summary(view: &AgentView) -> api::AgentSummary {
@@ -243,7 +254,7 @@ pub(crate) fn token(view: TokenView) -> api::Token {
     let TokenView { token, last_used_at } = view;
     api::Token {
         id: token.id.0,
-        etag: crate::extract::etag(token.version),
+        etag: etag(token.version),
         name: token.name,
         roles: token.grants.roles.iter().map(ToString::to_string).collect(),
         scopes: token.grants.seat.iter().map(|seat| format!("seat:{seat}")).collect(),
@@ -273,5 +284,148 @@ pub(crate) fn audit_entry(listed: Listed) -> api::AuditEntry {
         outcome: entry.outcome.as_str().to_owned(),
         detail: entry.detail,
         times: entry.times,
+    }
+}
+
+pub(crate) fn task(view: TaskView) -> api::Task {
+    let TaskView { task, assignee } = view;
+    let (status, lease) = (task.status().as_str().to_owned(), task.lease());
+    let (mut result, mut error, mut ended_at) = (None, None, None);
+    match task.state {
+        TaskState::Pending | TaskState::InProgress(_) => {}
+        TaskState::Completed { result: came, at } => (result, ended_at) = (came, Some(at)),
+        TaskState::Failed { error: why, at } => (error, ended_at) = (Some(why), Some(at)),
+        TaskState::Cancelled { reason, at } => (error, ended_at) = (reason, Some(at)),
+    }
+    api::Task {
+        id: task.id.0,
+        title: task.title,
+        description: task.description,
+        status,
+        priority: task.priority.as_str().to_owned(),
+        assigned_to: assignee.to_string(),
+        created_by: task.created_by.map(|id| id.0),
+        actor: task.actor.to_string(),
+        due_date: task.due_at.map(Into::into),
+        result,
+        error,
+        overdue: task.overdue,
+        claims: u32::try_from(task.claims).unwrap_or(u32::MAX),
+        lease: lease
+            .map(|lease| api::TaskLease { incarnation: lease.incarnation.0, since: lease.since.into() }),
+        ended_at: ended_at.map(Into::into),
+        etag: etag(task.version),
+        created_at: task.created_at.into(),
+        updated_at: task.updated_at.into(),
+    }
+}
+
+pub(crate) fn task_list(
+    page: TaskPage,
+    limit: u32,
+    offset: u32,
+    next_cursor: Option<String>,
+) -> api::TaskList {
+    api::TaskList {
+        tasks: page.tasks.into_iter().map(task).collect(),
+        total: page.total.count,
+        total_exact: page.total.exact,
+        limit,
+        offset,
+        next_cursor,
+    }
+}
+
+pub(crate) fn claim(claim: Claim) -> api::TaskClaimed {
+    let (task, reason) = match claim {
+        Claim::Task(view) => (Some(task(*view)), None),
+        Claim::NothingWaits => (None, Some("nothing_waits")),
+        Claim::AtLimit => (None, Some("at_limit")),
+    };
+    api::TaskClaimed { success: true, task, reason: reason.map(str::to_owned) }
+}
+
+pub(crate) fn mail(mail: Mail) -> api::Mail {
+    api::Mail {
+        id: mail.id.0,
+        kind: mail.kind.as_str().to_owned(),
+        from: mail.sender.to_string(),
+        from_agent: mail.from_agent.map(|id| id.0),
+        priority: mail.priority.as_str().to_owned(),
+        payload: mail.body,
+        created_at: mail.created_at.into(),
+        due_at: mail.wake_at.into(),
+        expires_at: mail.expires_at.into(),
+        acknowledged_at: mail.acknowledged.map(|it| it.at.into()),
+    }
+}
+
+pub(crate) fn broadcast(sent: Sent) -> api::Broadcast {
+    let one = |(agent_type, id): (AgentType, MailId)| api::BroadcastMail {
+        agent_type: agent_type.to_string(),
+        id: id.0,
+    };
+    api::Broadcast {
+        messages: sent.messages.into_iter().map(one).collect(),
+        skipped: sent.skipped.into_iter().map(|agent_type| agent_type.to_string()).collect(),
+    }
+}
+
+pub(crate) fn domain(entry: DomainEntry) -> api::DomainEntry {
+    api::DomainEntry {
+        id: entry.id.0,
+        domain: entry.domain.to_string(),
+        category: entry.category,
+        description: entry.description,
+        is_active: entry.removed_at.is_none(),
+        created_at: entry.created_at.into(),
+        etag: etag(entry.version),
+    }
+}
+
+pub(crate) fn domain_request(request: DomainRequest) -> api::DomainRequest {
+    let (status, decided) = (request.status().as_str().to_owned(), request.decided);
+    api::DomainRequest {
+        id: request.id.0,
+        domain: request.domain.to_string(),
+        url: request.url,
+        requested_by: request.requested_by.map(|id| id.0),
+        actor: request.actor.to_string(),
+        task_context: request.task_context,
+        reason: request.reason,
+        category: request.category,
+        status,
+        created_at: request.created_at.into(),
+        decided_by: decided.as_ref().map(|it| it.by.to_string()),
+        decided_at: decided.as_ref().map(|it| it.at.into()),
+        decision_reason: decided.and_then(|it| it.reason),
+    }
+}
+
+pub(crate) fn settings(all: AllSettings) -> api::SettingList {
+    api::SettingList { settings: all.values, version: all.version }
+}
+
+pub(crate) fn setting(view: SettingView) -> api::Setting {
+    let SettingView { setting, effective } = view;
+    api::Setting {
+        value: setting.shown(),
+        secret: matches!(setting.value, StoredValue::Sealed(_)),
+        category: setting.category,
+        key: setting.key,
+        description: setting.description,
+        updated_at: Some(setting.updated_at.into()),
+        updated_by: Some(setting.updated_by.to_string()),
+        effective,
+        etag: etag(setting.version),
+    }
+}
+
+pub(crate) fn state_entry(entry: StateEntry) -> api::StateEntry {
+    api::StateEntry {
+        key: entry.key,
+        value: entry.value.unwrap_or_default(),
+        updated_at: entry.updated_at.into(),
+        etag: etag(entry.version),
     }
 }

@@ -246,6 +246,12 @@ impl Query {
             .unwrap_or(default)
     }
 
+    /// A whole number from 0 to `max`, else 0.
+    pub(crate) fn number(&mut self, name: &str, max: u32) -> u32 {
+        let allowed = format!("a whole number from 0 to {max}");
+        self.parsed(name, &allowed, |text| text.parse().ok().filter(|n| *n <= max)).unwrap_or(0)
+    }
+
     pub(crate) fn fault(&mut self, name: &str, detail: impl Into<String>) {
         self.faults.push(Fault::new(format!("?{name}"), detail));
     }

@@ -168,13 +168,8 @@ fn agent_status(event: &Event) -> Option<AgentStatusPayload> {
         Payload::AgentError(it) => (it.agent_type, it.status, None),
         Payload::AgentUnreachable(it) => (it.agent_type, it.status, Some(HealthState::Unreachable)),
         Payload::AgentRecovered(it) => (it.agent_type, it.status, Some(HealthState::Ok)),
-        Payload::AgentRegistered(_)
-        | Payload::AgentFocusChanged(_)
-        | Payload::HistoryRecorded(_)
-        | Payload::TokenCreated(_)
-        | Payload::TokenRotated(_)
-        | Payload::TokenRevoked(_)
-        | Payload::Unknown { .. } => return None,
+        // No other event says which status an agent has.
+        _ => return None,
     };
     let status: AgentStatus = convert::status(status);
     Some(AgentStatusPayload { agent_type: agent_type.to_string(), status, health })

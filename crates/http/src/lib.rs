@@ -6,6 +6,7 @@
 mod answers;
 mod caller;
 mod convert;
+mod cursor;
 mod extract;
 mod frames;
 mod guard;

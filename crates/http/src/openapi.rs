@@ -23,7 +23,7 @@ use utoipa_swagger_ui::SwaggerFile;
 
 use crate::{
     problem::ApiError,
-    routes::{agents, audit, containers, events, health, tokens},
+    routes::{agents, audit, containers, domains, events, health, mailbox, notes, settings, tasks, tokens},
     ws,
 };
 
@@ -53,7 +53,33 @@ use crate::{
         agents::record,
         agents::logs,
         agents::stats,
+        notes::list,
+        notes::put,
+        mailbox::read,
+        mailbox::acknowledge,
+        mailbox::send,
+        mailbox::broadcast,
         containers::list,
+        tasks::list,
+        tasks::create,
+        tasks::claim,
+        tasks::get,
+        tasks::edit,
+        tasks::complete,
+        tasks::fail,
+        tasks::cancel,
+        domains::list,
+        domains::add,
+        domains::requests,
+        domains::request,
+        domains::approve,
+        domains::reject,
+        domains::check,
+        domains::remove,
+        settings::list,
+        settings::schema,
+        settings::write_governance,
+        settings::write,
         events::list,
         events::of_agent,
         tokens::list,
@@ -74,6 +100,10 @@ use crate::{
         (name = "health", description = "Whether the server lives, is ready, does well"),
         (name = "agents", description = "Agents: what is wanted of them, how they do, what they say"),
         (name = "events", description = "What happened, and what happens"),
+        (name = "tasks", description = "What agents are to do"),
+        (name = "messages", description = "What agents are told"),
+        (name = "domains", description = "Where agents may go, as advice"),
+        (name = "settings", description = "What can be changed while everything runs"),
         (name = "tokens", description = "Operators' credentials"),
         (name = "audit", description = "Who did what"),
         (name = "openapi", description = "This description"),
@@ -461,7 +491,8 @@ mod tests {
                     assert!(shown || other, "{name}: {status}, {media_type}");
                 }
             }
-            assert_eq!(successes, 1, "{name}");
+            // One, or one more for what was there already.
+            assert!((1..=2).contains(&successes), "{name}");
         }
     }
 

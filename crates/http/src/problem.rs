@@ -77,6 +77,7 @@ impl From<Error> for ApiError {
             Error::NotFound(what) => Self::new(ProblemKind::NotFound, what),
             Error::Invalid(faults) => Self::invalid(faults),
             Error::PastIncarnation { .. } => Self::new(ProblemKind::PastIncarnation, error.to_string()),
+            Error::Forbidden(what) => Self::new(ProblemKind::Forbidden, what),
             Error::Conflict(what) => Self::new(ProblemKind::Conflict, what),
             Error::Precondition(what) => Self::new(ProblemKind::PreconditionFailed, what),
             Error::TooMany { detail, retry_after } => {

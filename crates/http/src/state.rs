@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use aito_application::{
-    audit::AuditService, events::EventService, feed::Feed, fleet::FleetService, health::HealthService,
-    heartbeat::HeartbeatService, history::HistoryService, login::LoginService, metrics::Metrics,
-    quota::Quotas, tokens::TokenService,
+    audit::AuditService, domains::DomainService, events::EventService, feed::Feed, fleet::FleetService,
+    health::HealthService, heartbeat::HeartbeatService, history::HistoryService, login::LoginService,
+    mailbox::MailService, metrics::Metrics, quota::Quotas, settings::SettingsService, state::StateService,
+    tasks::TaskService, tokens::TokenService,
 };
 use aito_domain::ports::clock::{Clock, IdSource};
 use tokio_util::sync::CancellationToken;
@@ -37,6 +38,16 @@ pub struct AppState {
     pub heartbeats: Arc<HeartbeatService>,
     /// Their histories.
     pub history: Arc<HistoryService>,
+    /// Their notes.
+    pub notes: Arc<StateService>,
+    /// Their mailboxes.
+    pub mail: Arc<MailService>,
+    /// Tasks.
+    pub tasks: Arc<TaskService>,
+    /// The list of domains.
+    pub domains: Arc<DomainService>,
+    /// Settings.
+    pub settings: Arc<SettingsService>,
     /// The event log.
     pub events: Arc<EventService>,
     /// Live events.

@@ -25,6 +25,31 @@ pub(super) fn body(operation: &str) -> Option<Value> {
             expires_at: None,
         }),
         "rotateToken" => value(api::RotateToken { overlap: Some(300) }),
+        "putState" => value(api::PutState::new(json!({"lastSeen": "2025-12-20"}))),
+        "sendMessage" => value(api::NewMessage::new("The campaign starts on Monday", "high")),
+        "broadcast" => json!({"message": "The campaign starts on Monday", "priority": "normal"}),
+        "createTask" => value(api::NewTask {
+            description: Some("Post about new partnership".to_owned()),
+            ..api::NewTask::new("Create Twitter Post", "cmo", "high")
+        }),
+        "editTask" => json!({"priority": "urgent", "dueDate": "2025-12-24T12:00:00.000Z"}),
+        "claimTask" => json!({"agent": "cmo"}),
+        "completeTask" => json!({"result": {"url": "https://example.com/post"}}),
+        "failTask" => json!({"error": "the account is locked"}),
+        "cancelTask" => json!({"reason": "the partnership is off"}),
+        "addDomain" => value(api::NewDomain {
+            description: Some("DEX analytics".to_owned()),
+            ..api::NewDomain::new("dexscreener.com", "crypto_data")
+        }),
+        "requestDomain" => value(api::NewDomainRequest {
+            url: Some("https://api.dexscreener.com/latest".to_owned()),
+            reason: Some("prices of the new pair".to_owned()),
+            ..api::NewDomainRequest::new("dexscreener.com")
+        }),
+        "approveDomainRequest" => json!({"reason": "needed for the report", "category": "crypto_data"}),
+        "rejectDomainRequest" => json!({"reason": "there is another source"}),
+        "writeSetting" => json!({"value": 1800, "description": "CEO loops every 30 minutes"}),
+        "writeGovernanceSetting" => json!({"value": 3}),
         _ => return None,
     };
     Some(example)
@@ -56,6 +81,76 @@ pub(super) fn answer(operation: &str) -> Option<Value> {
         }),
         "listHistory" => value(api::HistoryList { history: vec![history()], next_cursor: None }),
         "addHistory" => value(api::HistoryCreated { success: true, history: history() }),
+        "listState" => value(api::StateList { state: vec![note()], next_cursor: None }),
+        "putState" => value(api::StateAnswer { success: true, state: note() }),
+        "readMailbox" => value(api::MailList { messages: vec![mail(None)], next_cursor: None }),
+        "acknowledgeMessage" => value(api::MailAnswer { success: true, message: mail(Some(at(60))) }),
+        "sendMessage" => value(api::MailAnswer { success: true, message: mail(None) }),
+        "broadcast" => value(api::BroadcastSent {
+            success: true,
+            broadcast: api::Broadcast {
+                messages: vec![api::BroadcastMail { agent_type: "cmo".to_owned(), id: id(12) }],
+                skipped: Vec::new(),
+            },
+        }),
+        "listTasks" => value(api::TaskList {
+            tasks: vec![task()],
+            total: 1,
+            total_exact: true,
+            limit: 50,
+            offset: 0,
+            next_cursor: None,
+        }),
+        "claimTask" => value(api::TaskClaimed { success: true, task: Some(claimed()), reason: None }),
+        "getTask" | "createTask" | "editTask" => value(api::TaskAnswer { success: true, task: task() }),
+        "completeTask" => value(api::TaskAnswer {
+            success: true,
+            task: ended("completed", Some(json!({"url": "https://example.com/post"})), None),
+        }),
+        "failTask" => value(api::TaskAnswer {
+            success: true,
+            task: ended("failed", None, Some("the account is locked")),
+        }),
+        "cancelTask" => value(api::TaskAnswer {
+            success: true,
+            task: ended("cancelled", None, Some("the partnership is off")),
+        }),
+        "listDomains" => {
+            value(api::DomainList { domains: vec![domain()], next_cursor: None, advisory: true })
+        }
+        "addDomain" => value(api::DomainAnswer { success: true, domain: domain() }),
+        "removeDomain" => value(api::Done { success: true }),
+        "checkDomain" => value(api::DomainCheck {
+            domain: "api.coingecko.com".to_owned(),
+            allowed: true,
+            matched_by: Some("coingecko.com".to_owned()),
+            advisory: true,
+        }),
+        "listDomainRequests" => {
+            value(api::DomainRequestList { requests: vec![domain_request("pending")], next_cursor: None })
+        }
+        "requestDomain" => {
+            value(api::DomainRequestAnswer { success: true, request: domain_request("pending") })
+        }
+        "approveDomainRequest" => {
+            value(api::DomainRequestAnswer { success: true, request: domain_request("approved") })
+        }
+        "rejectDomainRequest" => {
+            value(api::DomainRequestAnswer { success: true, request: domain_request("rejected") })
+        }
+        "listSettings" => json!({
+            "settings": {"queue": {"delay_critical": 0, "delay_urgent": 5000}, "agents": {"loop_interval_ceo": 1800}},
+            "version": 1,
+        }),
+        "getSettingsSchema" => {
+            json!({"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object"})
+        }
+        "writeSetting" => {
+            value(api::SettingAnswer { success: true, setting: setting("agents", "loop_interval_ceo") })
+        }
+        "writeGovernanceSetting" => {
+            value(api::SettingAnswer { success: true, setting: setting("governance", "tiers") })
+        }
         "getAgentLogs" => value(api::LogList { logs: vec![log_line()] }),
         "getAgentStats" => value(api::AgentStatsAnswer { success: true, stats: agent_stats() }),
         "listContainers" => value(api::ContainerList { containers: vec![container()], next_cursor: None }),
@@ -294,5 +389,121 @@ fn audit_entry() -> api::AuditEntry {
         outcome: "done".to_owned(),
         detail: String::new(),
         times: 1,
+    }
+}
+
+fn note() -> api::StateEntry {
+    api::StateEntry {
+        key: "last_seen".to_owned(),
+        value: json!({"lastSeen": "2025-12-20"}),
+        updated_at: at(0),
+        etag: "\"1\"".to_owned(),
+    }
+}
+
+fn mail(acknowledged_at: Option<Timestamp>) -> api::Mail {
+    api::Mail {
+        id: id(12),
+        kind: "message".to_owned(),
+        from: "token:dashboard".to_owned(),
+        from_agent: None,
+        priority: "high".to_owned(),
+        payload: json!({"message": "The campaign starts on Monday"}),
+        created_at: at(0),
+        due_at: at(30),
+        expires_at: at(604_800),
+        acknowledged_at,
+    }
+}
+
+fn task() -> api::Task {
+    api::Task {
+        id: id(13),
+        title: "Create Twitter Post".to_owned(),
+        description: Some("Post about new partnership".to_owned()),
+        status: "pending".to_owned(),
+        priority: "high".to_owned(),
+        assigned_to: "cmo".to_owned(),
+        created_by: None,
+        actor: "token:dashboard".to_owned(),
+        due_date: None,
+        result: None,
+        error: None,
+        overdue: false,
+        claims: 0,
+        lease: None,
+        ended_at: None,
+        etag: "\"1\"".to_owned(),
+        created_at: at(0),
+        updated_at: at(0),
+    }
+}
+
+fn claimed() -> api::Task {
+    api::Task {
+        status: "in_progress".to_owned(),
+        claims: 1,
+        lease: Some(api::TaskLease { incarnation: 3, since: at(60) }),
+        etag: "\"2\"".to_owned(),
+        updated_at: at(60),
+        ..task()
+    }
+}
+
+fn ended(status: &str, result: Option<Value>, error: Option<&str>) -> api::Task {
+    api::Task {
+        status: status.to_owned(),
+        result,
+        error: error.map(str::to_owned),
+        lease: None,
+        ended_at: Some(at(120)),
+        etag: "\"3\"".to_owned(),
+        updated_at: at(120),
+        ..claimed()
+    }
+}
+
+fn domain() -> api::DomainEntry {
+    api::DomainEntry {
+        id: id(14),
+        domain: "coingecko.com".to_owned(),
+        category: "crypto_data".to_owned(),
+        description: Some("CoinGecko API".to_owned()),
+        is_active: true,
+        created_at: at(0),
+        etag: "\"1\"".to_owned(),
+    }
+}
+
+fn domain_request(status: &str) -> api::DomainRequest {
+    let decided = status != "pending";
+    api::DomainRequest {
+        id: id(15),
+        domain: "dexscreener.com".to_owned(),
+        url: Some("https://api.dexscreener.com/latest".to_owned()),
+        requested_by: Some(id(1)),
+        actor: "agent:ceo".to_owned(),
+        task_context: None,
+        reason: Some("prices of the new pair".to_owned()),
+        category: None,
+        status: status.to_owned(),
+        created_at: at(0),
+        decided_by: decided.then(|| "token:dashboard".to_owned()),
+        decided_at: decided.then(|| at(60)),
+        decision_reason: decided.then(|| "there is another source".to_owned()),
+    }
+}
+
+fn setting(category: &str, key: &str) -> api::Setting {
+    api::Setting {
+        category: category.to_owned(),
+        key: key.to_owned(),
+        value: json!(1800),
+        description: Some("CEO loops every 30 minutes".to_owned()),
+        updated_at: Some(at(0)),
+        updated_by: Some("token:dashboard".to_owned()),
+        secret: false,
+        effective: category != "governance",
+        etag: "\"1\"".to_owned(),
     }
 }

@@ -5,19 +5,18 @@ use std::time::Duration;
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use aito_api as api;
 use aito_api::ProblemKind;
-use aito_application::{heartbeat::Beat, history::NewEntry};
+use aito_application::{Error, heartbeat::Beat, history::NewEntry};
 use aito_domain::{
     agent::{Agent, Status},
-    id::{AgentType, Incarnation},
+    id::{AgentType, HistoryId, Incarnation},
     ports::{history_store::HistoryCursor, runtime::LogQuery},
-    time::{Timestamp, millis, truncate},
+    time::{Timestamp, truncate},
 };
-use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use futures_util::{StreamExt as _, stream};
 
 use crate::{
     caller::Caller,
-    convert,
+    convert, cursor,
     extract::{Body, Query, agent_type},
     problem::ApiError,
     standing,
@@ -28,6 +27,8 @@ type State = web::Data<AppState>;
 
 /// The most lines of a log in one answer.
 const MAX_TAIL: u32 = 5000;
+/// How often an open caller speaks for another incarnation when the one before has just ended.
+const SPEAK_TRIES: u32 = 3;
 /// How often a followed log that is silent says that it lives.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -198,7 +199,11 @@ pub(crate) async fn restart(
 
 /// The agent that a caller speaks for: itself, which the guard has seen to, or, on an open listener, any agent's
 /// present incarnation.
-async fn speaker(state: &AppState, caller: &Caller, path: &str) -> Result<(Agent, Incarnation), ApiError> {
+pub(super) async fn speaker(
+    state: &AppState,
+    caller: &Caller,
+    path: &str,
+) -> Result<(Agent, Incarnation), ApiError> {
     if let Some(agent) = caller.agent() {
         return Ok((agent.clone(), agent.incarnation));
     }
@@ -209,6 +214,24 @@ async fn speaker(state: &AppState, caller: &Caller, path: &str) -> Result<(Agent
     }
     let incarnation = agent.incarnation;
     Ok((agent, incarnation))
+}
+
+/// Does something for the agent that a caller speaks for, as [`speaker`] gives it. Who needs no credential has named no
+/// incarnation: when the present one ends meanwhile, it speaks for the next.
+pub(super) async fn speaking<T>(
+    state: &AppState,
+    caller: &Caller,
+    path: &str,
+    act: impl AsyncFn(Agent, Incarnation) -> Result<T, Error>,
+) -> Result<T, ApiError> {
+    for _ in 0..SPEAK_TRIES {
+        let (agent, incarnation) = speaker(state, caller, path).await?;
+        match act(agent, incarnation).await {
+            Err(Error::PastIncarnation { .. }) if caller.agent().is_none() => {}
+            done => return Ok(done?),
+        }
+    }
+    Err(ApiError::new(ProblemKind::Conflict, "the agent is being restarted all the time"))
 }
 
 /// Hears an agent and answers what is wanted of it.
@@ -229,14 +252,16 @@ pub(crate) async fn heartbeat(
     path: web::Path<String>,
     body: Body<api::HeartbeatRequest>,
 ) -> Result<web::Json<api::HeartbeatAnswer>, ApiError> {
-    let (agent, incarnation) = speaker(&state, &caller, &path).await?;
     let beat = Beat {
         loop_count: body.0.loop_count,
         focus: body.0.current_focus.map(|focus| Some(focus).filter(|text| !text.is_empty())),
         last_loop_at: body.0.last_loop_at,
         activity: body.0.status,
     };
-    let control = state.heartbeats.heard(agent, incarnation, beat).await?;
+    let control = speaking(&state, &caller, &path, async |agent, incarnation| {
+        state.heartbeats.heard(agent, incarnation, beat.clone()).await
+    })
+    .await?;
     Ok(web::Json(api::HeartbeatAnswer {
         success: true,
         loop_interval: control.loop_interval.as_secs(),
@@ -266,21 +291,14 @@ pub(crate) async fn history(
     let agent = state.fleet.agent(&agent_type(&path)?).await?;
     let mut query = Query::of(&req)?;
     let limit = query.limit("limit", 50, 500);
-    let before = query.parsed("cursor", "the nextCursor of an answer", history_cursor);
+    let before = query.parsed("cursor", cursor::ALLOWED, |text| {
+        cursor::read(text).map(|(at, id)| HistoryCursor { at, id: HistoryId(id) })
+    });
     query.done()?;
     let rows = state.history.list(agent.id, before, limit).await?;
     let last = rows.last().filter(|_| rows.len() == limit as usize);
-    let next_cursor =
-        last.map(|row| URL_SAFE_NO_PAD.encode(format!("{}.{}", row.created_at.timestamp_millis(), row.id)));
+    let next_cursor = last.map(|row| cursor::write(row.created_at, row.id.0));
     Ok(web::Json(api::HistoryList { history: rows.into_iter().map(convert::history).collect(), next_cursor }))
-}
-
-fn history_cursor(text: &str) -> Option<HistoryCursor> {
-    let plain = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
-    let (at, id) = plain.split_once('.')?;
-    // Of a time that any store can hold: from 1970 to the end of 9999.
-    let at = at.parse().ok().filter(|at| (0..253_402_300_800_000_i64).contains(at))?;
-    Some(HistoryCursor { at: millis(at), id: id.parse().ok()? })
 }
 
 /// Adds a row to an agent's history.

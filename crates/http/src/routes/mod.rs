@@ -4,9 +4,14 @@
 pub(crate) mod agents;
 pub(crate) mod audit;
 pub(crate) mod containers;
+pub(crate) mod domains;
 pub(crate) mod events;
 pub(crate) mod health;
 mod later;
+pub(crate) mod mailbox;
+pub(crate) mod notes;
+pub(crate) mod settings;
+pub(crate) mod tasks;
 pub(crate) mod tokens;
 
 use actix_web::{
@@ -50,6 +55,40 @@ pub(crate) fn configure(config: &mut web::ServiceConfig) {
         .service(path("/agents/{type}/spec", [get(O::ReadAgentSpec, agents::spec)]))
         .service(path("/agents/{type}/logs", [get(O::ReadAgentLogs, agents::logs)]))
         .service(path("/agents/{type}/stats", [get(O::ReadAgentStats, agents::stats)]))
+        .service(path("/agents/{type}/state", [get(O::ReadState, notes::list)]))
+        .service(path("/agents/{type}/state/{key}", [put(O::WriteState, notes::put)]))
+        .service(path("/agents/{type}/message", [post(O::SendMessage, mailbox::send)]))
+        .service(path("/agents/{type}/mailbox", [get(O::ReadMailbox, mailbox::read)]))
+        .service(path("/agents/{type}/mailbox/{id}/ack", [post(O::AcknowledgeMessage, mailbox::acknowledge)]))
+        .service(path("/broadcast", [post(O::Broadcast, mailbox::broadcast)]))
+        .service(path("/tasks", [get(O::ListTasks, tasks::list), post(O::CreateTask, tasks::create)]))
+        .service(path("/tasks/claim", [post(O::ClaimTask, tasks::claim)]))
+        .service(path("/tasks/{id}", [get(O::ReadTask, tasks::get), patch(O::EditTask, tasks::edit)]))
+        .service(path("/tasks/{id}/complete", [post(O::EndTask, tasks::complete)]))
+        .service(path("/tasks/{id}/fail", [post(O::EndTask, tasks::fail)]))
+        .service(path("/tasks/{id}/cancel", [post(O::EndTask, tasks::cancel)]))
+        .service(path(
+            "/domains/whitelist",
+            [get(O::ListDomains, domains::list), post(O::AddDomain, domains::add)],
+        ))
+        .service(path(
+            "/domains/approval-requests",
+            [get(O::ListDomainRequests, domains::requests), post(O::RequestDomain, domains::request)],
+        ))
+        .service(path(
+            "/domains/approval-requests/{id}/approve",
+            [post(O::DecideDomainRequest, domains::approve)],
+        ))
+        .service(path(
+            "/domains/approval-requests/{id}/reject",
+            [post(O::DecideDomainRequest, domains::reject)],
+        ))
+        .service(path("/domains/check", [get(O::CheckDomain, domains::check)]))
+        .service(path("/domains/{domain}", [delete(O::RemoveDomain, domains::remove)]))
+        .service(path("/settings", [get(O::ReadSettings, settings::list)]))
+        .service(path("/settings/schema", [get(O::ReadSettings, settings::schema)]))
+        .service(path("/settings/governance/{key}", [post(O::WriteGovernance, settings::write_governance)]))
+        .service(path("/settings/{category}/{key}", [post(O::WriteSetting, settings::write)]))
         .service(path("/containers", [get(O::ListContainers, containers::list)]))
         .service(path("/events", [get(O::ListEvents, events::list)]))
         .service(path("/tokens", [get(O::ListTokens, tokens::list), post(O::CreateToken, tokens::create)]))
@@ -96,6 +135,24 @@ where
     F::Output: Responder + 'static,
 {
     known(Method::POST, operation, handler)
+}
+
+fn put<F, Args>(operation: Operation, handler: F) -> Known
+where
+    F: Handler<Args>,
+    Args: actix_web::FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    known(Method::PUT, operation, handler)
+}
+
+fn patch<F, Args>(operation: Operation, handler: F) -> Known
+where
+    F: Handler<Args>,
+    Args: actix_web::FromRequest + 'static,
+    F::Output: Responder + 'static,
+{
+    known(Method::PATCH, operation, handler)
 }
 
 fn delete<F, Args>(operation: Operation, handler: F) -> Known
