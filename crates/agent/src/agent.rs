@@ -11,6 +11,8 @@ use crate::{
     heartbeat::{self, Control, Ended, Vitals},
     log::Log,
     looping::{Looping, Progress, Refused},
+    mailbox::{self, Mailbox},
+    outbox::Outbox,
     profile::Profile,
     server::Server,
     shutdown::Shutdown,
@@ -229,17 +231,29 @@ impl Ready {
             watch::channel(Control { loop_interval: config.loop_interval, answered_at: None });
         let beating = heartbeat::run(server.clone(), config.heartbeat_interval, told, said, log.clone());
         let mut heartbeat = AbortOnDropHandle::new(tokio::spawn(beating));
+        let mailbox = Mailbox::new();
+        let watching = mailbox::run(
+            server.clone(),
+            mailbox.clone(),
+            config.heartbeat_interval,
+            control.clone(),
+            log.clone(),
+        );
+        let mut watcher = AbortOnDropHandle::new(tokio::spawn(watching));
+        let agent = AgentContext {
+            id: config.agent_id,
+            agent_type: config.agent_type,
+            incarnation: config.incarnation,
+        };
         let mut looping = Looping {
-            agent: AgentContext {
-                id: config.agent_id,
-                agent_type: config.agent_type,
-                incarnation: config.incarnation,
-            },
+            outbox: Outbox::new(&agent, log.clone()),
+            agent,
             profile: config.profile,
             think,
             server: server.clone(),
             vitals,
             control,
+            mailbox,
             log: log.clone(),
             tuning,
             progress: Progress::default(),
@@ -254,11 +268,18 @@ impl Ready {
                 Ok(Ended::StopWanted) => End::StopWanted,
                 Err(error) => End::Defect(format!("the heartbeat failed: {error}")),
             },
+            ended = &mut watcher => match ended {
+                Ok(reason) => End::Refused(reason),
+                Err(error) => End::Defect(format!("watching the mailbox failed: {error}")),
+            },
             Refused(reason) = looping.run() => End::Refused(reason),
         };
-        drop(heartbeat);
+        drop((heartbeat, watcher));
         if looping.unsent() > 0 {
-            log.line(format!("ends with {} history rows that no server took: dropped", looping.unsent()));
+            log.line(format!(
+                "ends with {} entries (history, tasks, messages) that no server took: dropped",
+                looping.unsent()
+            ));
         }
         let outcome = match end {
             End::Asked => {

@@ -54,7 +54,8 @@ pub(crate) enum Ended {
     StopWanted,
 }
 
-const FIRST_RETRY: Duration = Duration::from_millis(250);
+/// How long to wait after a first failure.
+pub(crate) const FIRST_RETRY: Duration = Duration::from_millis(250);
 
 /// Beats until there is a reason to end.
 pub(crate) async fn run(
@@ -108,8 +109,12 @@ fn take(control: &watch::Sender<Control>, loop_interval: Duration, log: &Log) {
 
 /// How long to wait after so many failures before this one.
 fn retry_after(failures: u32, asked: Option<Duration>, interval: Duration) -> Duration {
-    let grown = FIRST_RETRY.saturating_mul(1 << failures.min(16));
-    asked.unwrap_or_default().max(grown).min(interval)
+    asked.unwrap_or_default().max(grown(failures)).min(interval)
+}
+
+/// The wait after so many failures before this one, when nothing bounds it.
+pub(crate) fn grown(failures: u32) -> Duration {
+    FIRST_RETRY.saturating_mul(1 << failures.min(16))
 }
 
 #[cfg(test)]

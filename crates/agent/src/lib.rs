@@ -8,6 +8,8 @@
 //!   never in a log, and never handed to what thinks.
 //! - Thinking is a port ([`Think`]). What comes back from it is data: it is checked, capped and counted before
 //!   anything is done.
+//! - The mailbox is watched apart from the loop, too; a message wakes the loop, and is acknowledged only when what
+//!   thinking made of it is done.
 //! - On SIGTERM thinking ends first, with its whole process group, and the agent ends within its grace.
 
 mod action;
@@ -18,9 +20,12 @@ mod descriptors;
 mod heartbeat;
 mod log;
 mod looping;
+mod mailbox;
+mod outbox;
 pub mod profile;
 mod server;
 mod shutdown;
+mod tasks;
 pub mod think;
 mod time;
 

@@ -2,9 +2,12 @@
 //!
 //! Invariants:
 //! - The first turn begins with the first accepted heartbeat. A change of the loop interval takes effect at once.
+//! - A new message begins a turn at once, but never while one runs, and at most one a second; so does a claimed task,
+//!   which is worked on in the turn after the claim.
 //! - Without an answered heartbeat for the silence limit nothing is thought; a thought under way is dropped.
-//! - Rows of history leave in the order in which they were made. One that the server could not take stays in a
-//!   queue of at most 100 rows for the next turn; what is lost is said in the log.
+//! - Once the server was found away, a turn calls it no more.
+//! - The messages of a turn are dealt with when its actions are done, but not acknowledged before what the actions made
+//!   has left the outbox.
 //! - Nothing here panics because thinking did.
 
 use crate::{
@@ -12,20 +15,23 @@ use crate::{
     agent::Tuning,
     heartbeat::{Control, Vitals},
     log::{Log, cap, one_line},
+    mailbox::Mailbox,
+    outbox::{Entry, Left, Outbox, Sent},
     profile::Profile,
     server::Server,
-    think::{ActionResult, AgentContext, Context, LoopContext, Think, ThinkError},
+    tasks::{self, Answer, Failure},
+    think::{ActionResult, AgentContext, Context, LoopContext, Message, Task, Think, ThinkError},
     time,
 };
 use aito_api::{Activity, NewHistory, Timestamp};
-use aito_client::Error;
 use futures_util::FutureExt;
 use serde_json::Value;
-use std::{collections::VecDeque, panic::AssertUnwindSafe, path::PathBuf, sync::Arc, time::Duration};
+use std::{panic::AssertUnwindSafe, path::PathBuf, sync::Arc, time::Duration};
 use tokio::{sync::watch, time::Instant};
 
-const MAX_QUEUE: usize = 100;
 const MAX_SUMMARY: usize = 1000;
+/// From the beginning of a turn that had new messages to the next one that such begin.
+const WOKEN_PACE: Duration = Duration::from_secs(1);
 
 /// The state of the loop.
 pub(crate) struct Looping {
@@ -35,6 +41,8 @@ pub(crate) struct Looping {
     pub(crate) server: Arc<Server>,
     pub(crate) vitals: watch::Sender<Vitals>,
     pub(crate) control: watch::Receiver<Control>,
+    pub(crate) mailbox: Mailbox,
+    pub(crate) outbox: Outbox,
     pub(crate) log: Log,
     pub(crate) tuning: Tuning,
     pub(crate) progress: Progress,
@@ -45,27 +53,28 @@ pub(crate) struct Looping {
 pub(crate) struct Progress {
     /// When the last turn began; `None` when the next one is due at once.
     begun: Option<Instant>,
+    /// When the last turn that had new messages began.
+    woken: Option<Instant>,
     last_results: Vec<ActionResult>,
-    queue: VecDeque<Pending>,
-    rows: u64,
-}
-
-#[derive(Debug)]
-struct Pending {
-    row: NewHistory,
-    key: String,
 }
 
 /// The server refused the credential; the text is its.
 #[derive(Debug)]
 pub(crate) struct Refused(pub(crate) String);
 
-/// What became of a row.
-enum Kept {
-    Stored,
-    Waiting,
-    Dropped(String),
+/// What a turn has come to so far.
+#[derive(Debug, Default)]
+struct Turn {
+    /// The server was found away.
+    away: bool,
+    /// A task was claimed.
+    claimed: bool,
 }
+
+/// What became of an action: what to tell of it, null for nothing; or why it was not done.
+type Outcome = Result<Value, String>;
+
+const AWAY: &str = "the server is away";
 
 impl Looping {
     /// Turns until the credential is refused.
@@ -78,9 +87,9 @@ impl Looping {
         }
     }
 
-    /// Rows that no server has taken yet.
+    /// Entries of the outbox that no server has taken yet.
     pub(crate) fn unsent(&self) -> usize {
-        self.progress.queue.len()
+        self.outbox.len()
     }
 
     /// Waits for the next turn, and through silence.
@@ -96,16 +105,21 @@ impl Looping {
                 self.wait_out_silence(answered_at).await;
                 continue;
             }
-            let due = match self.progress.begun {
-                Some(begun) => begun + control.loop_interval,
-                None => return,
+            let Some(begun) = self.progress.begun else { return };
+            let (regular, waking) = (begun + control.loop_interval, self.mailbox.wakes());
+            let due = if waking {
+                regular.min(self.progress.woken.map_or(begun, |woken| woken + WOKEN_PACE))
+            } else {
+                regular
             };
             if time::now() >= due {
                 return;
             }
+            let mailbox = self.mailbox.clone();
             tokio::select! {
                 () = time::sleep_until(due.min(silent_at)) => {}
                 () = self.heard() => {}
+                () = mailbox.woken(), if !waking => {}
             }
         }
     }
@@ -139,25 +153,57 @@ impl Looping {
             vitals.activity = Activity::Working;
         });
         let count = self.vitals.borrow().loop_count;
-        let mut away = self.flush().await?;
-        let turn = LoopContext { count, started_at, last_loop_at };
-        match self.thought(turn).await {
+        let mut turn = Turn::default();
+        self.flush(&mut turn).await?;
+        let tasks = self.tasks(&mut turn).await?;
+        if self.mailbox.wakes() {
+            self.progress.woken = Some(begun);
+        }
+        let messages = self.mailbox.show();
+        let shown: Vec<_> = messages.iter().map(|message| message.id).collect();
+        let place = LoopContext { count, started_at, last_loop_at };
+        match self.thought(place, messages, tasks).await {
             None => self.progress.begun = None,
             Some(Ok(list)) => {
                 let took = begun.elapsed().as_millis();
                 let parsed = action::parse(list);
                 let (good, bad) = (parsed.actions.len(), parsed.faults.len());
                 self.log.line(format!("loop {count}: thought for {took} ms, {good} actions, {bad} refused"));
-                self.act(parsed, &mut away).await?;
+                self.act(parsed, &mut turn).await?;
+                self.mailbox.dealt_with(&shown);
+                self.settle();
             }
-            Some(Err(error)) => self.failed("think", error, &mut away).await?,
+            Some(Err(error)) => self.failed("think", error, &mut turn).await?,
+        }
+        if turn.claimed {
+            self.progress.begun = None;
         }
         self.set_activity(Activity::Idle);
         Ok(())
     }
 
+    /// What this incarnation works on. When that cannot be known, thinking is told so.
+    async fn tasks(&mut self, turn: &mut Turn) -> Result<Vec<Task>, Refused> {
+        let error = if turn.away {
+            AWAY.to_owned()
+        } else {
+            match tasks::in_progress(&self.server, self.agent.incarnation).await? {
+                Ok(tasks) => return Ok(tasks),
+                Err(failure) => turn.noting(failure),
+            }
+        };
+        self.log.line(format!("tasks in progress are not known: {error}"));
+        self.result("tasks", Err(error));
+        Ok(Vec::new())
+    }
+
     /// Thinks; `None` when silence ended it.
-    async fn thought(&mut self, turn: LoopContext) -> Option<Result<Vec<Value>, String>> {
+    async fn thought(
+        &mut self,
+        turn: LoopContext,
+        messages: Vec<Message>,
+        tasks: Vec<Task>,
+    ) -> Option<Result<Vec<Value>, String>> {
         let profile = match self.profile.as_deref().map(Profile::read) {
             Some(Ok(profile)) => profile,
             Some(Err(error)) => return Some(Err(error.to_string())),
@@ -169,6 +215,8 @@ impl Looping {
             turn,
             focus: self.vitals.borrow().focus.clone().filter(|focus| !focus.is_empty()),
             last_results: std::mem::take(&mut self.progress.last_results),
+            messages,
+            tasks,
         };
         // A panic in an adapter is that adapter's failure; it leaves nothing of the loop half done, because the
         // adapter sees nothing of the loop.
@@ -184,100 +232,141 @@ impl Looping {
         }
     }
 
-    async fn act(&mut self, parsed: action::Parsed, away: &mut bool) -> Result<(), Refused> {
+    async fn act(&mut self, parsed: action::Parsed, turn: &mut Turn) -> Result<(), Refused> {
         let complaint = parsed.complaint();
         for action in parsed.actions {
             let name = action.name();
-            let error = match action {
+            let outcome = match action {
                 Action::Log { message } => {
                     self.log.line(format!("says: {message}"));
-                    None
+                    Ok(Value::Null)
                 }
                 Action::SetFocus { focus } => {
                     self.log.line(format!("focus: {}", if focus.is_empty() { "none" } else { &focus }));
                     self.vitals.send_modify(|vitals| vitals.focus = Some(focus));
-                    None
+                    Ok(Value::Null)
                 }
                 Action::RecordHistory { action_type, summary, details } => {
                     let row = NewHistory { details, ..NewHistory::new(action_type, summary) };
-                    match self.record(row, away).await? {
-                        Kept::Stored => None,
-                        Kept::Waiting => Some("the server is away; kept for the next loop".to_owned()),
-                        Kept::Dropped(reason) => Some(reason),
-                    }
+                    self.make(Entry::Row(row), turn).await?
+                }
+                Action::CreateTask(task) => self.make(Entry::Task(task), turn).await?,
+                Action::SendMessage { to, message } => {
+                    self.make(Entry::Message { to, message }, turn).await?
+                }
+                Action::Claim => self.claim(turn).await?,
+                Action::CompleteTask { id, result } => {
+                    let server = self.server.clone();
+                    turn.ask(async move { tasks::complete(&server, id, result).await }).await?
+                }
+                Action::FailTask { id, error } => {
+                    let server = self.server.clone();
+                    turn.ask(async move { tasks::fail(&server, id, error).await }).await?
                 }
             };
-            self.result(name, error);
+            self.result(name, outcome);
         }
         match complaint {
-            Some(complaint) => self.failed("actions", complaint, away).await,
+            Some(complaint) => self.failed("actions", complaint, turn).await,
             None => Ok(()),
         }
     }
 
+    async fn claim(&mut self, turn: &mut Turn) -> Result<Outcome, Refused> {
+        let server = self.server.clone();
+        let claimed = turn.ask(async move { tasks::claim(&server).await }).await?;
+        Ok(claimed.map(|(claimed, told)| {
+            turn.claimed |= claimed;
+            told
+        }))
+    }
+
     /// Says what failed in the log, in the history and to the next thought.
-    async fn failed(&mut self, what: &str, error: String, away: &mut bool) -> Result<(), Refused> {
+    async fn failed(&mut self, what: &str, error: String, turn: &mut Turn) -> Result<(), Refused> {
         self.log.line(format!("{what} failed: {error}"));
         let row = NewHistory::new("error", one_line(&error, MAX_SUMMARY));
-        self.result(what, Some(error));
-        self.record(row, away).await.map(drop)
+        self.result(what, Err(error));
+        self.make(Entry::Row(row), turn).await.map(drop)
     }
 
-    fn result(&mut self, action: &str, error: Option<String>) {
-        let (ok, error) = (error.is_none(), error.map(|error| cap(error, MAX_SUMMARY)));
-        self.progress.last_results.push(ActionResult { action: action.to_owned(), ok, error });
+    fn result(&mut self, action: &str, outcome: Outcome) {
+        let ok = outcome.is_ok();
+        let (details, error) = match outcome {
+            Ok(Value::Null) => (None, None),
+            Ok(told) => (Some(told), None),
+            Err(error) => (None, Some(cap(error, MAX_SUMMARY))),
+        };
+        self.progress.last_results.push(ActionResult { action: action.to_owned(), ok, error, details });
     }
 
-    /// Queues a row and sends what is queued, unless the server was found away in this turn already.
-    async fn record(&mut self, row: NewHistory, away: &mut bool) -> Result<Kept, Refused> {
-        self.progress.rows += 1;
-        let key = format!("{}-{}-{}", self.agent.id, self.agent.incarnation, self.progress.rows);
-        if self.progress.queue.len() >= MAX_QUEUE
-            && let Some(oldest) = self.progress.queue.pop_front()
-        {
-            self.log.line(format!("too many rows wait for the server; dropped: {}", summary(&oldest.row)));
-        }
-        self.progress.queue.push_back(Pending { row, key });
-        if *away {
-            return Ok(Kept::Waiting);
-        }
-        let mut kept = Kept::Waiting;
-        *away = self.flush_noting(&mut kept).await?;
-        Ok(kept)
-    }
-
-    /// Sends what is queued; whether the server is away.
-    async fn flush(&mut self) -> Result<bool, Refused> {
-        self.flush_noting(&mut Kept::Waiting).await
-    }
-
-    /// The same; `last` becomes what happened to the last row, if its turn came.
-    async fn flush_noting(&mut self, last: &mut Kept) -> Result<bool, Refused> {
-        while let Some(pending) = self.progress.queue.front() {
-            let kept = match self.server.record(&pending.row, &pending.key).await {
-                Ok(()) => Kept::Stored,
-                Err(error) if error.is_refused_credential() => return Err(Refused(error.to_string())),
-                Err(Error::Unavailable { detail, .. }) => {
-                    let waiting = self.progress.queue.len();
-                    self.log.line(format!("history kept for the next loop ({waiting} rows): {detail}"));
-                    return Ok(true);
+    /// Puts an entry into the outbox and sends what is there, unless the server was found away in this turn already.
+    async fn make(&mut self, entry: Entry, turn: &mut Turn) -> Result<Outcome, Refused> {
+        let (number, dropped) = self.outbox.push(entry);
+        dropped.into_iter().for_each(|left| self.tell(left));
+        let mut outcome = Err(format!("{AWAY}; kept for the next loop"));
+        if !turn.away {
+            for left in self.send(turn).await? {
+                if left.number == number {
+                    outcome = left.outcome;
+                } else {
+                    self.tell(left);
                 }
-                Err(Error::Problem(problem)) if problem.status == 429 => return Ok(true),
-                Err(error) => {
-                    self.log.line(format!("history row dropped: {error}: {}", summary(&pending.row)));
-                    Kept::Dropped(error.to_string())
-                }
-            };
-            self.progress.queue.pop_front();
-            if self.progress.queue.is_empty() {
-                *last = kept;
             }
         }
-        Ok(false)
+        Ok(outcome)
+    }
+
+    /// Sends what was left over from earlier turns.
+    async fn flush(&mut self, turn: &mut Turn) -> Result<(), Refused> {
+        let left = self.send(turn).await?;
+        left.into_iter().for_each(|left| self.tell(left));
+        self.settle();
+        Ok(())
+    }
+
+    async fn send(&mut self, turn: &mut Turn) -> Result<Vec<Left>, Refused> {
+        let Sent { left, away } = self.outbox.send(&self.server).await?;
+        turn.away = away;
+        Ok(left)
+    }
+
+    /// Tells the next thought what became of an entry of an earlier turn; rows of history are in the log only.
+    fn tell(&mut self, left: Left) {
+        if !left.is_row {
+            self.result(left.action, left.outcome);
+        }
+    }
+
+    /// Lets what was dealt with be acknowledged, if nothing that came of it waits for the server.
+    fn settle(&self) {
+        if self.outbox.len() == 0 {
+            self.mailbox.release();
+        }
     }
 
     fn set_activity(&self, activity: Activity) {
         self.vitals.send_modify(|vitals| vitals.activity = activity);
+    }
+}
+
+impl Turn {
+    /// Makes a call, unless the server was found away.
+    async fn ask<T>(&mut self, call: impl Future<Output = Answer<T>>) -> Result<Result<T, String>, Refused> {
+        if self.away {
+            return Ok(Err(AWAY.to_owned()));
+        }
+        Ok(call.await?.map_err(|failure| self.noting(failure)))
+    }
+
+    /// The text of a failure.
+    fn noting(&mut self, failure: Failure) -> String {
+        match failure {
+            Failure::No(text) => text,
+            Failure::Away(text) => {
+                self.away = true;
+                text
+            }
+        }
     }
 }
 
@@ -295,10 +384,6 @@ async fn silence(mut control: watch::Receiver<Control>, limit: Duration) {
             }
         }
     }
-}
-
-fn summary(row: &NewHistory) -> &str {
-    row.summary.as_deref().unwrap_or_default()
 }
 
 fn seconds(duration: Duration) -> f64 {

@@ -6,13 +6,17 @@
 //! - A call that changes something is only tried elsewhere when it certainly did not reach the first server.
 
 use crate::config::ServerAddress;
-use aito_api::{HeartbeatAnswer, HeartbeatRequest, NewHistory};
-use aito_client::{Client, Endpoint, Error, Options};
+use aito_api::{
+    CompleteTask, FailTask, HeartbeatAnswer, HeartbeatRequest, Mail, NewHistory, NewMessage, NewTask, Task,
+    TaskClaimed,
+};
+use aito_client::{Client, Endpoint, Error, Options, Page, TaskQuery};
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
 };
+use uuid::Uuid;
 
 /// The server, wherever it is.
 #[derive(Debug)]
@@ -34,6 +38,15 @@ struct Known {
     last_good: Option<PathBuf>,
 }
 
+/// When a call may be made at another server too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Repeat {
+    /// Always: it does no harm twice.
+    Freely,
+    /// When it certainly did not reach the one before.
+    WhenUnsent,
+}
+
 impl Server {
     pub(crate) fn new(address: &ServerAddress, agent_type: &str, options: Options) -> Result<Self, Error> {
         let way = match address {
@@ -45,29 +58,98 @@ impl Server {
 
     /// Sends a heartbeat; it may safely arrive twice.
     pub(crate) async fn heartbeat(&self, heartbeat: &HeartbeatRequest) -> Result<HeartbeatAnswer, Error> {
-        let mut last = None;
-        for (place, client) in self.candidates()? {
-            match client.heartbeat(&self.agent_type, heartbeat).await {
-                Err(error @ Error::Unavailable { .. }) => last = Some(error),
-                answer => {
-                    self.remember(place);
-                    return answer;
-                }
-            }
-        }
-        Err(last.unwrap_or_else(|| self.nowhere("there is no socket")))
+        let call = |client: Client| async move { client.heartbeat(&self.agent_type, heartbeat).await };
+        self.call(Repeat::Freely, call).await
     }
 
     /// Stores a row of history; the key keeps a repeated call from storing it twice.
     pub(crate) async fn record(&self, row: &NewHistory, key: &str) -> Result<(), Error> {
+        let call = |client: Client| async move {
+            client.record_history_once(&self.agent_type, row, key).await.map(drop)
+        };
+        self.call(Repeat::WhenUnsent, call).await
+    }
+
+    /// Makes a task; the key keeps a repeated call from making it twice.
+    pub(crate) async fn create_task(&self, task: &NewTask, key: &str) -> Result<Task, Error> {
+        let call = |client: Client| async move { client.create_task(task, Some(key)).await };
+        self.call(Repeat::WhenUnsent, call).await
+    }
+
+    /// Sends a message to an agent; the key keeps a repeated call from sending it twice.
+    pub(crate) async fn send_message(
+        &self,
+        to: &str,
+        message: &NewMessage,
+        key: &str,
+    ) -> Result<Mail, Error> {
+        let call = |client: Client| async move { client.send_message(to, message, Some(key)).await };
+        self.call(Repeat::WhenUnsent, call).await
+    }
+
+    /// Claims a task for this agent.
+    pub(crate) async fn claim(&self) -> Result<TaskClaimed, Error> {
+        let call = |client: Client| async move { client.claim_task(&self.agent_type).await };
+        self.call(Repeat::WhenUnsent, call).await
+    }
+
+    /// Says that a task is done.
+    pub(crate) async fn complete_task(&self, id: Uuid, outcome: &CompleteTask) -> Result<Task, Error> {
+        let call = |client: Client| async move { client.complete_task(id, outcome).await };
+        self.call(Repeat::WhenUnsent, call).await
+    }
+
+    /// Says that a task could not be done.
+    pub(crate) async fn fail_task(&self, id: Uuid, outcome: &FailTask) -> Result<Task, Error> {
+        let call = |client: Client| async move { client.fail_task(id, outcome).await };
+        self.call(Repeat::WhenUnsent, call).await
+    }
+
+    /// Up to `limit` tasks in progress that are this agent's, whatever its incarnation.
+    pub(crate) async fn tasks_in_progress(&self, limit: u32) -> Result<Vec<Task>, Error> {
+        let wanted = TaskQuery {
+            status: Some("in_progress".to_owned()),
+            assigned_to: Some(self.agent_type.clone()),
+            page: Page { limit: Some(limit), cursor: None },
+            ..TaskQuery::default()
+        };
+        let wanted = &wanted;
+        let call = |client: Client| async move { client.tasks(wanted).await.map(|list| list.tasks) };
+        self.call(Repeat::Freely, call).await
+    }
+
+    /// Up to `limit` messages that wait for this agent; waits up to `wait` seconds for one.
+    pub(crate) async fn mailbox(&self, limit: u32, wait: u32) -> Result<Vec<Mail>, Error> {
+        let page = &Page { limit: Some(limit), cursor: None };
+        let call = |client: Client| async move {
+            client.mailbox(&self.agent_type, page, wait).await.map(|list| list.messages)
+        };
+        self.call(Repeat::Freely, call).await
+    }
+
+    /// Acknowledges a message; it may safely be acknowledged twice.
+    pub(crate) async fn acknowledge(&self, id: Uuid) -> Result<(), Error> {
+        let call = |client: Client| async move { client.acknowledge(&self.agent_type, id).await.map(drop) };
+        self.call(Repeat::Freely, call).await
+    }
+
+    /// Makes a call at the first server that answers.
+    async fn call<T, F>(&self, repeat: Repeat, call: impl Fn(Client) -> F) -> Result<T, Error>
+    where
+        F: Future<Output = Result<T, Error>>,
+    {
         let mut last = None;
         for (place, client) in self.candidates()? {
-            match client.record_history_once(&self.agent_type, row, key).await {
-                Err(error @ Error::Unavailable { sent: false, .. }) => last = Some(error),
-                Err(error @ Error::Unavailable { .. }) => return Err(error),
+            match call(client).await {
+                Err(error @ Error::Unavailable { sent, .. }) => {
+                    if sent && repeat == Repeat::WhenUnsent {
+                        return Err(error);
+                    }
+                    last = Some(error);
+                }
                 answer => {
                     self.remember(place);
-                    return answer.map(drop);
+                    return answer;
                 }
             }
         }

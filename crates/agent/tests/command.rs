@@ -8,7 +8,7 @@ use aito_agent::{
     Log, Think, ThinkError,
     config::{Command, Environment},
     profile::Profile,
-    think::{ActionResult, AgentContext, Context, LoopContext, command::CommandThinker},
+    think::{ActionResult, AgentContext, Context, LoopContext, Message, Task, command::CommandThinker},
 };
 use serde_json::{Value, json};
 use std::{
@@ -30,7 +30,23 @@ fn context() -> Context {
             last_loop_at: Some("2025-12-20T09:30:00Z".parse().unwrap()),
         },
         focus: Some("growth".to_owned()),
-        last_results: vec![ActionResult { action: "log".to_owned(), ok: true, error: None }],
+        last_results: vec![ActionResult { action: "log".to_owned(), ok: true, error: None, details: None }],
+        messages: vec![Message {
+            id: uuid::Uuid::nil(),
+            kind: "message".to_owned(),
+            from: "agent:cmo".to_owned(),
+            priority: "high".to_owned(),
+            payload: json!({"message": "hi"}),
+            created_at: "2025-12-20T09:40:00Z".parse().unwrap(),
+        }],
+        tasks: vec![Task {
+            id: uuid::Uuid::nil(),
+            title: "Report".to_owned(),
+            description: None,
+            priority: "urgent".to_owned(),
+            due_date: Some("2025-12-21T00:00:00Z".parse().unwrap()),
+            created_at: "2025-12-20T09:41:00Z".parse().unwrap(),
+        }],
     }
 }
 
@@ -82,6 +98,22 @@ async fn the_context_comes_as_json_and_the_actions_go_back() {
             "loop": {"count": 2, "startedAt": "2025-12-20T10:00:00.000Z", "lastLoopAt": "2025-12-20T09:30:00.000Z"},
             "focus": "growth",
             "lastResults": [{"action": "log", "ok": true}],
+            "messages": [{
+                "id": "00000000-0000-0000-0000-000000000000",
+                "kind": "message",
+                "from": "agent:cmo",
+                "priority": "high",
+                "payload": {"message": "hi"},
+                "createdAt": "2025-12-20T09:40:00.000Z",
+            }],
+            "tasks": [{
+                "id": "00000000-0000-0000-0000-000000000000",
+                "title": "Report",
+                "description": null,
+                "priority": "urgent",
+                "dueDate": "2025-12-21T00:00:00.000Z",
+                "createdAt": "2025-12-20T09:41:00.000Z",
+            }],
         })
     );
     assert_eq!(*lines.lock().unwrap(), ["thinking says: oops"]);

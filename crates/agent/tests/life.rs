@@ -1,13 +1,15 @@
 //! Whole agents against a scripted server: heartbeat, control channel, refusals, silence, stopping.
 #![allow(clippy::unwrap_used)]
 
-#[path = "../../client/tests/support/mod.rs"]
-mod support;
+mod common;
 
-use aito_agent::{
-    Agent, Config, Log, Outcome, Shutdown, ShutdownHandle, Think, ThinkError, Tuning, think::Context,
-};
+use aito_agent::{Config, Outcome, Think, ThinkError, Tuning, think::Context};
 use async_trait::async_trait;
+use common::{
+    HEARTBEAT, HISTORY, LONG, Running, config, heard, posts, quiet, refused, scripted, server, stored,
+    summaries,
+    support::{Reply, Request, Server, until},
+};
 use serde_json::{Value, json};
 use std::{
     collections::VecDeque,
@@ -18,134 +20,6 @@ use std::{
     },
     time::Duration,
 };
-use support::{Reply, Request, Server, until};
-use tokio::task::JoinHandle;
-
-const LONG: Duration = Duration::from_secs(20);
-const ID: &str = "01936f1e-5f3a-7c3c-9a51-0d2d5f9a1b2c";
-const HEARTBEAT: &str = "/agents/ceo/heartbeat";
-const HISTORY: &str = "/agents/ceo/history";
-
-fn heard(loop_interval: u64, desired: &str) -> Reply {
-    Reply::Json(
-        200,
-        json!({"success": true, "loopInterval": loop_interval, "settingsVersion": 1, "desired": desired, "mailbox": 0}),
-    )
-}
-
-fn stored() -> Reply {
-    let row =
-        json!({"id": ID, "actionType": "task", "summary": "s", "createdAt": "2025-12-20T10:00:00.000Z"});
-    Reply::Json(201, json!({"success": true, "history": row}))
-}
-
-fn refused(status: u16, slug: &str) -> Reply {
-    Reply::Json(status, json!({"type": format!("urn:aito:problem:{slug}"), "status": status, "error": slug}))
-}
-
-/// A server whose answers to heartbeats the test can change, and which stores all history.
-async fn server(heartbeat: impl Fn() -> Reply + Send + Sync + 'static) -> Server {
-    Server::tcp(move |request| if request.target == HEARTBEAT { heartbeat() } else { stored() }).await
-}
-
-fn config(server: &Server, changes: &[(&str, &str)]) -> Config {
-    let mut vars = vec![
-        ("AGENT_ID".to_owned(), ID.to_owned()),
-        ("AGENT_TYPE".to_owned(), "ceo".to_owned()),
-        ("AGENT_INCARNATION".to_owned(), "3".to_owned()),
-        ("ORCHESTRATOR_URL".to_owned(), server.endpoint.to_string()),
-    ];
-    vars.extend(changes.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-    // In these tests time is short.
-    Config { heartbeat_interval: Duration::from_millis(50), ..Config::from_env(vars).unwrap() }
-}
-
-/// A running agent.
-struct Running {
-    lines: Arc<Mutex<Vec<String>>>,
-    stop: ShutdownHandle,
-    task: JoinHandle<Outcome>,
-}
-
-impl Running {
-    fn start(config: Config, think: Option<Box<dyn Think>>, tuning: Tuning) -> Self {
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let kept = lines.clone();
-        let log = Log::to(move |line| kept.lock().unwrap().push(line.to_owned()));
-        let (shutdown, stop) = Shutdown::manual();
-        let agent = Agent::new(config).log(log).tuning(tuning);
-        let agent = match think {
-            Some(think) => agent.think(think),
-            None => agent,
-        };
-        Self { lines, stop, task: tokio::spawn(agent.run(shutdown)) }
-    }
-
-    fn count(&self, part: &str) -> usize {
-        self.lines.lock().unwrap().iter().filter(|line| line.contains(part)).count()
-    }
-
-    async fn says(&self, part: &str) {
-        until(&format!("the line {part:?} in {:?}", self.lines), LONG, || {
-            (self.count(part) > 0).then_some(())
-        })
-        .await;
-    }
-
-    async fn end(self) -> Outcome {
-        tokio::time::timeout(LONG, self.task).await.expect("it did not end").unwrap()
-    }
-
-    async fn stop(self) -> Outcome {
-        self.stop.signal();
-        self.end().await
-    }
-}
-
-/// Answers from a list, then with no actions; counts its thoughts.
-#[derive(Default)]
-struct Scripted {
-    answers: Mutex<VecDeque<Value>>,
-    thoughts: Arc<AtomicU64>,
-    contexts: Arc<Mutex<Vec<Value>>>,
-}
-
-#[async_trait]
-impl Think for Scripted {
-    fn describe(&self) -> String {
-        "script".to_owned()
-    }
-
-    async fn think(&self, context: &Context) -> Result<Vec<Value>, ThinkError> {
-        self.thoughts.fetch_add(1, Ordering::SeqCst);
-        self.contexts.lock().unwrap().push(serde_json::to_value(context).unwrap());
-        match self.answers.lock().unwrap().pop_front() {
-            Some(Value::Array(list)) => Ok(list),
-            Some(Value::String(panic)) => panic!("{panic}"),
-            _ => Ok(Vec::new()),
-        }
-    }
-}
-
-fn scripted(answers: Value) -> (Box<Scripted>, Arc<AtomicU64>, Arc<Mutex<Vec<Value>>>) {
-    let Value::Array(answers) = answers else { panic!("not a list") };
-    let script = Scripted { answers: Mutex::new(answers.into()), ..Scripted::default() };
-    let (thoughts, contexts) = (script.thoughts.clone(), script.contexts.clone());
-    (Box::new(script), thoughts, contexts)
-}
-
-fn posts(server: &Server, target: &str) -> Vec<Request> {
-    server.requests().into_iter().filter(|request| request.is("POST", target)).collect()
-}
-
-fn summaries(server: &Server) -> Vec<(String, String)> {
-    let text = |value: &Value| value.as_str().unwrap().to_owned();
-    posts(server, HISTORY)
-        .iter()
-        .map(Request::json)
-        .map(|row| (text(&row["actionType"]), text(&row["summary"])))
-        .collect()
-}
 
 #[tokio::test]
 async fn the_shipped_rules_make_a_living_agent() {
@@ -221,8 +95,10 @@ async fn a_refused_credential_ends_it_with_a_code_of_its_own() {
 
 #[tokio::test]
 async fn a_refusal_of_history_ends_it_too() {
-    let server = Server::tcp(|request| {
-        if request.target == HEARTBEAT { heard(1, "running") } else { refused(401, "past-incarnation") }
+    let server = Server::tcp(|request| match request.target.as_str() {
+        HEARTBEAT => heard(1, "running"),
+        HISTORY => refused(401, "past-incarnation"),
+        _ => quiet(request),
     })
     .await;
     let (script, ..) =
@@ -407,12 +283,10 @@ async fn a_panic_while_thinking_stops_neither_heartbeat_nor_loop() {
 #[tokio::test]
 async fn rows_that_the_server_could_not_take_come_with_the_next_loop() {
     let answers = Arc::new(Mutex::new(VecDeque::from([Reply::Cut, stored(), refused(422, "invalid")])));
-    let server = Server::tcp(move |request| {
-        if request.target == HEARTBEAT {
-            heard(1, "running")
-        } else {
-            answers.lock().unwrap().pop_front().unwrap_or_else(stored)
-        }
+    let server = Server::tcp(move |request| match request.target.as_str() {
+        HEARTBEAT => heard(1, "running"),
+        HISTORY => answers.lock().unwrap().pop_front().unwrap_or_else(stored),
+        _ => quiet(request),
     })
     .await;
     let row = |summary: &str| json!({"action": "record_history", "actionType": "task", "summary": summary});
@@ -425,7 +299,7 @@ async fn rows_that_the_server_could_not_take_come_with_the_next_loop() {
         posts(&server, HISTORY).iter().map(|one| one.header("idempotency-key").unwrap().to_owned()).collect();
     assert_eq!(keys[0], keys[1], "repeated with another key");
     assert!(keys[1] != keys[2] && keys[2] != keys[3]);
-    assert_eq!(agent.count("history kept for the next loop"), 1);
+    assert_eq!(agent.count("kept for the next loop"), 1);
     assert_eq!(agent.count("history row dropped"), 1);
     let second = contexts.lock().unwrap()[1].clone();
     assert_eq!(second["lastResults"][0]["ok"], false);
@@ -434,20 +308,26 @@ async fn rows_that_the_server_could_not_take_come_with_the_next_loop() {
 
 #[tokio::test]
 async fn what_is_never_taken_is_bounded_and_said() {
-    let server = Server::tcp(|request| {
-        if request.target == HEARTBEAT { heard(1, "running") } else { refused(503, "unavailable") }
+    let server = Server::tcp(|request| match request.target.as_str() {
+        HEARTBEAT => heard(1, "running"),
+        HISTORY => refused(503, "unavailable"),
+        _ => quiet(request),
     })
     .await;
     let rows = vec![json!({"action": "record_history", "actionType": "task", "summary": "r"}); 50];
     let (script, _, contexts) = scripted(json!([rows, rows, rows]));
     let agent = Running::start(config(&server, &[]), Some(script), Tuning::default());
     until("four loops", LONG, || (contexts.lock().unwrap().len() >= 4).then_some(())).await;
-    assert_eq!(agent.count("too many rows wait for the server; dropped: r"), 50);
+    assert_eq!(agent.count("too many entries wait for the server; dropped: r"), 50);
     // One try at the beginning of each loop and one in the first: never one per row.
     assert!(posts(&server, HISTORY).len() <= 5, "{}", posts(&server, HISTORY).len());
     let lines = agent.lines.clone();
     assert_eq!(agent.stop().await, Outcome::Stopped);
-    let said = lines.lock().unwrap().iter().any(|line| line.contains("100 history rows that no server took"));
+    let said = lines
+        .lock()
+        .unwrap()
+        .iter()
+        .any(|line| line.contains("100 entries (history, tasks, messages) that no server took"));
     assert!(said, "{lines:?}");
 }
 
@@ -576,7 +456,8 @@ fn socket_dir(config: Config, dir: &Path) -> Config {
 async fn it_outlives_the_server_that_it_talked_to() {
     let somewhere = server(|| heard(1, "running")).await;
     let dir = tempfile::tempdir().unwrap();
-    let reply = |request: &Request| if request.target == HEARTBEAT { heard(1, "running") } else { stored() };
+    let reply =
+        |request: &Request| if request.target == HEARTBEAT { heard(1, "running") } else { quiet(request) };
     // A server that died and left its socket file, and something that is no socket at all.
     drop(std::os::unix::net::UnixListener::bind(dir.path().join("a.sock")).unwrap());
     std::fs::write(dir.path().join("b.sock"), "").unwrap();
@@ -607,7 +488,9 @@ async fn an_empty_directory_is_waited_out() {
     let dir = tempfile::tempdir().unwrap();
     let agent = Running::start(socket_dir(config(&somewhere, &[]), dir.path()), None, Tuning::default());
     agent.says("there is no socket").await;
-    let server = Server::unix(&dir.path().join("late.sock"), |_| heard(1, "running"));
+    let server = Server::unix(&dir.path().join("late.sock"), |request| {
+        if request.target == HEARTBEAT { heard(1, "running") } else { quiet(request) }
+    });
     agent.says("first heartbeat accepted").await;
     assert!(!server.requests().is_empty());
     assert_eq!(agent.stop().await, Outcome::Stopped);

@@ -11,11 +11,12 @@ use aito_agent::{Config, Shutdown};
 use rustix::process::{DumpableBehavior, Pid, Signal, dumpable_behavior, kill_process};
 use serde_json::json;
 use std::{path::Path, process::Stdio, time::Duration};
-use support::{Reply, Server, until};
+use support::{Reply, Request, Server, until};
 use tokio::process::{Child, Command};
 
 const LONG: Duration = Duration::from_secs(20);
 const CHILD: &str = "AITO_TEST_CHILD";
+const HEARTBEAT: &str = "/agents/ceo/heartbeat";
 
 /// In the child: runs the agent, says whether its memory is protected, and exits as the agent ended.
 fn be_the_agent_if_asked() {
@@ -57,11 +58,19 @@ async fn exit_code(child: &mut Child) -> Option<i32> {
     tokio::time::timeout(LONG, child.wait()).await.expect("it did not end").unwrap().code()
 }
 
-fn heard(_: &support::Request) -> Reply {
+/// Answers heartbeats and nothing else.
+fn heard(request: &Request) -> Reply {
+    if request.target != HEARTBEAT {
+        return Reply::Json(503, json!({}));
+    }
     Reply::Json(
         200,
         json!({"success": true, "loopInterval": 1000, "settingsVersion": 1, "desired": "running", "mailbox": 0}),
     )
+}
+
+fn heartbeats(server: &Server) -> usize {
+    server.requests().iter().filter(|request| request.target == HEARTBEAT).count()
 }
 
 fn is_alive(pid: &str) -> bool {
@@ -89,11 +98,11 @@ fn sigterm_kills_what_thinks_and_ends_with_zero() {
             &[("THINKING", "command"), ("THINKING_COMMAND", &command), ("AGENT_GRACE", "5")],
         );
         let pid = until("the thought", LONG, || std::fs::read_to_string(&thinking).ok()).await;
-        let before = server.requests().len();
+        let before = heartbeats(&server);
         signal(&child, Signal::TERM);
         assert_eq!(exit_code(&mut child).await, Some(0));
         until("the death of what thinks", LONG, || (!is_alive(pid.trim())).then_some(())).await;
-        assert!(server.requests().len() > before, "no last heartbeat");
+        assert!(heartbeats(&server) > before, "no last heartbeat");
         assert_eq!(std::fs::read_to_string(report).unwrap(), "protected: false");
     });
 }
@@ -109,7 +118,7 @@ fn in_a_container_its_memory_is_protected() {
         let in_container =
             [("AGENT_IN_CONTAINER", "1"), ("THINKING", "command"), ("THINKING_COMMAND", r#"["true"]"#)];
         let mut child = agent("in_a_container_its_memory_is_protected", &report, &server, &in_container);
-        until("a heartbeat", LONG, || (!server.requests().is_empty()).then_some(())).await;
+        until("a heartbeat", LONG, || (heartbeats(&server) > 0).then_some(())).await;
         signal(&child, Signal::INT);
         assert_eq!(exit_code(&mut child).await, Some(0));
         assert_eq!(std::fs::read_to_string(report).unwrap(), "protected: true");
@@ -124,11 +133,8 @@ fn a_second_signal_does_not_wait_for_the_server() {
         // It answers the first heartbeat, then never again.
         let asked = std::sync::atomic::AtomicBool::new(false);
         let server = Server::tcp(move |request| {
-            if asked.swap(true, std::sync::atomic::Ordering::SeqCst) {
-                Reply::RawThenHang(Vec::new())
-            } else {
-                heard(request)
-            }
+            let again = request.target == HEARTBEAT && asked.swap(true, std::sync::atomic::Ordering::SeqCst);
+            if again { Reply::RawThenHang(Vec::new()) } else { heard(request) }
         })
         .await;
         let dir = tempfile::tempdir().unwrap();
@@ -139,9 +145,9 @@ fn a_second_signal_does_not_wait_for_the_server() {
             &server,
             &[("AGENT_GRACE", "3600"), ("HEARTBEAT_INTERVAL", "300")],
         );
-        until("the first heartbeat", LONG, || (server.requests().len() == 1).then_some(())).await;
+        until("the first heartbeat", LONG, || (heartbeats(&server) == 1).then_some(())).await;
         signal(&child, Signal::TERM);
-        until("the last heartbeat", LONG, || (server.requests().len() == 2).then_some(())).await;
+        until("the last heartbeat", LONG, || (heartbeats(&server) == 2).then_some(())).await;
         signal(&child, Signal::TERM);
         assert_eq!(exit_code(&mut child).await, Some(143));
     });

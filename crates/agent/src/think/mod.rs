@@ -8,6 +8,7 @@
 //!    for every adapter.
 
 pub mod command;
+mod placeholders;
 pub mod rules;
 
 use crate::profile::Profile;
@@ -43,8 +44,48 @@ pub struct Context {
     pub turn: LoopContext,
     /// What it works on; null when nothing is set.
     pub focus: Option<String>,
-    /// What became of the last loop's actions, in order.
+    /// What became of the last loop's actions, in order; then what failed in this loop before thinking.
     pub last_results: Vec<ActionResult>,
+    /// What waits in its mailbox and it was not told yet, at most 50: the most urgent first, then the oldest.
+    pub messages: Vec<Message>,
+    /// What it works on: the tasks in progress under this incarnation, at most 50.
+    pub tasks: Vec<Task>,
+}
+
+/// A message that waits in the agent's mailbox.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Message {
+    /// Its id.
+    pub id: uuid::Uuid,
+    /// `message`, `broadcast`, `task` or `notice`.
+    pub kind: String,
+    /// Who sent it: `agent:<type>`, `token:<name>`, `system` or `unauthenticated`.
+    pub from: String,
+    /// `low`, `normal`, `high`, `urgent` or `critical`.
+    pub priority: String,
+    /// The particulars, by kind: see [`aito_api::Mail::payload`].
+    pub payload: Value,
+    /// When it was sent.
+    pub created_at: Timestamp,
+}
+
+/// A task that the agent works on.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Task {
+    /// Its id.
+    pub id: uuid::Uuid,
+    /// What is to be done, in one line.
+    pub title: String,
+    /// What is to be done, in detail; null when nothing more was said.
+    pub description: Option<String>,
+    /// `low`, `normal`, `high`, `urgent` or `critical`.
+    pub priority: String,
+    /// When it should be done; null: no matter when.
+    pub due_date: Option<Timestamp>,
+    /// When it was made.
+    pub created_at: Timestamp,
 }
 
 /// Who thinks.
@@ -76,13 +117,17 @@ pub struct LoopContext {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ActionResult {
-    /// Its name; `think` for thinking itself.
+    /// Its name; `think` for thinking itself, `actions` for what could not be read as actions, `tasks` for looking the
+    /// tasks in progress up.
     pub action: String,
     /// Whether it was done.
     pub ok: bool,
     /// Why not; left out when it was done.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// What it made or found, such as `{"taskId": …}`; left out when there is nothing to tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub details: Option<Value>,
 }
 
 /// Why there is no answer.

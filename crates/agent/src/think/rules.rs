@@ -7,7 +7,10 @@
 //!
 //! The form of the file is described at the head of the shipped one, `deploy/rules/default.toml`.
 
-use super::{Context, Think, ThinkError};
+use super::{
+    Context, Think, ThinkError,
+    placeholders::{About, Subject, example, fill_action},
+};
 use async_trait::async_trait;
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -17,6 +20,7 @@ use std::path::Path;
 pub const DEFAULT_RULES: &str = include_str!("../../../../deploy/rules/default.toml");
 
 const MAX_FILE: u64 = 1 << 20;
+const KINDS: [&str; 4] = ["message", "broadcast", "task", "notice"];
 
 /// Rules as the thinker.
 #[derive(Clone, Debug)]
@@ -47,6 +51,18 @@ struct Rule {
 enum On {
     Start,
     Every { every: u64, offset: u64 },
+    Task,
+    Message,
+}
+
+impl On {
+    fn about(self) -> About {
+        match self {
+            Self::Start | Self::Every { .. } => About::Loop,
+            Self::Task => About::Task,
+            Self::Message => About::Message,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -74,6 +90,7 @@ struct When {
     agent_type: Option<String>,
     profile_title: Option<String>,
     has_focus: Option<bool>,
+    kind: Option<String>,
 }
 
 impl Rules {
@@ -118,13 +135,10 @@ impl Rules {
     /// What the rules that apply ask for, in their order.
     pub fn apply(&self, context: &Context) -> Vec<Value> {
         let mut list = Vec::new();
-        for rule in self.rules.iter().filter(|rule| rule.applies(context)) {
-            for action in &rule.actions {
-                let filled: Map<String, Value> =
-                    action.iter().map(|(key, value)| (key.clone(), filled(value, context))).collect();
-                if !filled.values().any(|value| value.as_str() == Some("")) {
-                    list.push(Value::Object(filled));
-                }
+        for rule in self.rules.iter().filter(|rule| rule.when.holds(context)) {
+            for subject in rule.subjects(context) {
+                let filled = rule.actions.iter().filter_map(|action| fill_action(action, context, subject));
+                list.extend(filled.map(Value::Object));
             }
         }
         list
@@ -143,22 +157,39 @@ impl Think for Rules {
 }
 
 impl Rule {
-    fn applies(&self, context: &Context) -> bool {
-        let due = match self.on {
-            On::Start => context.turn.count == 1,
-            On::Every { every, offset } => context.turn.count % every == offset,
-        };
-        let when = &self.when;
-        due && when.agent_type.as_ref().is_none_or(|wanted| *wanted == context.agent.agent_type)
-            && when.profile_title.as_ref().is_none_or(|wanted| *wanted == context.profile.title())
-            && when.has_focus.is_none_or(|wanted| wanted == context.focus.is_some())
+    /// What it is about in this loop, once for each: nothing when it is not due.
+    fn subjects<'a>(&self, context: &'a Context) -> Vec<Subject<'a>> {
+        let of_loop = |due: bool| if due { vec![Subject::Loop] } else { Vec::new() };
+        match self.on {
+            On::Start => of_loop(context.turn.count == 1),
+            On::Every { every, offset } => of_loop(context.turn.count % every == offset),
+            On::Task => context.tasks.iter().map(Subject::Task).collect(),
+            On::Message => {
+                let wanted = |kind: &str| self.when.kind.as_ref().is_none_or(|wanted| wanted == kind);
+                let messages = context.messages.iter().filter(|message| wanted(&message.kind));
+                messages.map(Subject::Message).collect()
+            }
+        }
+    }
+}
+
+impl When {
+    /// Whether what it says of agent and profile is so.
+    fn holds(&self, context: &Context) -> bool {
+        self.agent_type.as_ref().is_none_or(|wanted| *wanted == context.agent.agent_type)
+            && self.profile_title.as_ref().is_none_or(|wanted| *wanted == context.profile.title())
+            && self.has_focus.is_none_or(|wanted| wanted == context.focus.is_some())
     }
 }
 
 fn check(rule: RawRule) -> Result<Rule, String> {
     let on = match (rule.on.as_deref(), rule.every, rule.offset) {
         (Some("start"), None, None) => On::Start,
-        (Some(other), None, None) => return Err(format!("on is {other:?} (allowed: start)")),
+        (Some("task"), None, None) => On::Task,
+        (Some("message"), None, None) => On::Message,
+        (Some(other), None, None) => {
+            return Err(format!("on is {other:?} (allowed: start, task, message)"));
+        }
         (Some(_), ..) => return Err("on excludes every and offset".to_owned()),
         (None, None, _) => return Err("neither on nor every is given".to_owned()),
         (None, Some(0), _) => return Err("every must be 1 or more".to_owned()),
@@ -173,65 +204,26 @@ fn check(rule: RawRule) -> Result<Rule, String> {
     if rule.actions.is_empty() {
         return Err("do is empty".to_owned());
     }
+    match (&rule.when.kind, on) {
+        (Some(_), On::Start | On::Every { .. } | On::Task) => {
+            return Err("when has a kind, which only messages have (on = \"message\")".to_owned());
+        }
+        (Some(kind), On::Message) if !KINDS.contains(&kind.as_str()) => {
+            return Err(format!("kind is {kind:?} (allowed: {})", KINDS.join(", ")));
+        }
+        _ => {}
+    }
+    let mut examples = Vec::new();
     for action in &rule.actions {
         if !matches!(action.get("action"), Some(Value::String(_))) {
             return Err("an entry of do has no action".to_owned());
         }
-        for text in action.values().filter_map(Value::as_str) {
-            fill(text, |name| is_known(name).then(String::new))
-                .map_err(|wrong| format!("unknown placeholder {wrong} in {text:?}"))?;
-        }
+        examples.push(Value::Object(example(action, on.about())?));
     }
-    let list = rule.actions.iter().cloned().map(Value::Object).collect();
-    if let Some(complaint) = crate::action::parse(list).complaint() {
+    if let Some(complaint) = crate::action::parse(examples).complaint() {
         return Err(complaint);
     }
     Ok(Rule { on, when: rule.when, actions: rule.actions })
-}
-
-fn is_known(name: &str) -> bool {
-    matches!(name, "type" | "loop" | "focus" | "title")
-        || name.strip_prefix("profile.").is_some_and(|key| !key.is_empty())
-}
-
-fn filled(value: &Value, context: &Context) -> Value {
-    let Value::String(text) = value else {
-        return value.clone();
-    };
-    let replaced = fill(text, |name| {
-        Some(match name {
-            "type" => context.agent.agent_type.clone(),
-            "loop" => context.turn.count.to_string(),
-            "focus" => context.focus.clone().unwrap_or_default(),
-            "title" => context.profile.title(),
-            _ => {
-                name.strip_prefix("profile.").and_then(|key| context.profile.scalar(key)).unwrap_or_default()
-            }
-        })
-    });
-    // Every placeholder was checked when the rules were read.
-    Value::String(replaced.unwrap_or_default())
-}
-
-/// Replaces `{name}`; `{{` and `}}` stand for braces. The error is the placeholder that is not known.
-fn fill(text: &str, value: impl Fn(&str) -> Option<String>) -> Result<String, String> {
-    let mut filled = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.find(['{', '}']) {
-        filled.push_str(&rest[..at]);
-        let (brace, after) = rest[at..].split_at(1);
-        if let Some(after) = after.strip_prefix(brace) {
-            filled.push_str(brace);
-            rest = after;
-            continue;
-        }
-        let name = (brace == "{").then(|| after.split_once('}')).flatten();
-        let (name, after) = name.ok_or_else(|| brace.to_owned())?;
-        filled.push_str(&value(name).ok_or_else(|| format!("{{{name}}}"))?);
-        rest = after;
-    }
-    filled.push_str(rest);
-    Ok(filled)
 }
 
 #[cfg(test)]
@@ -240,7 +232,7 @@ pub(crate) mod tests {
     use super::*;
     use crate::{
         profile::Profile,
-        think::{AgentContext, LoopContext},
+        think::{AgentContext, LoopContext, Message, Task},
     };
     use serde_json::json;
 
@@ -255,6 +247,30 @@ pub(crate) mod tests {
             },
             focus: focus.map(str::to_owned),
             last_results: Vec::new(),
+            messages: Vec::new(),
+            tasks: Vec::new(),
+        }
+    }
+
+    fn message(kind: &str, payload: Value) -> Message {
+        Message {
+            id: uuid::Uuid::from_u128(7),
+            kind: kind.to_owned(),
+            from: "agent:cmo".to_owned(),
+            priority: "high".to_owned(),
+            payload,
+            created_at: "2025-12-20T10:00:00Z".parse().unwrap(),
+        }
+    }
+
+    fn task(title: &str, description: Option<&str>) -> Task {
+        Task {
+            id: uuid::Uuid::from_u128(8),
+            title: title.to_owned(),
+            description: description.map(str::to_owned),
+            priority: "urgent".to_owned(),
+            due_date: None,
+            created_at: "2025-12-20T10:00:00Z".parse().unwrap(),
         }
     }
 
@@ -302,12 +318,70 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn a_rule_about_tasks_or_messages_applies_once_for_each() {
+        let rules = r#"
+            [[rule]]
+            on = "message"
+            when = { kind = "message" }
+            do = [{ action = "log", message = "{message.from} {message.kind} {message.priority} {message.text}" }]
+
+            [[rule]]
+            on = "message"
+            when = { agent_type = "ceo" }
+            do = [{ action = "log", message = "{message.text}" }]
+
+            [[rule]]
+            on = "message"
+            when = { kind = "task" }
+            do = [{ action = "claim" }]
+
+            [[rule]]
+            on = "task"
+            do = [
+                { action = "log", message = "{task.title} {task.priority}" },
+                { action = "log", message = "{task.description}" },
+                { action = "complete_task", taskId = "{task.id}" },
+            ]
+        "#;
+        let rules = Rules::parse(rules, "test").unwrap();
+        assert!(rules.apply(&context(1, "", None)).is_empty());
+        let context = Context {
+            messages: vec![
+                message("message", json!({"message": "{type} {"})),
+                message("task", json!({"title": "Report"})),
+                message("notice", json!({"notice": "domain_approved"})),
+            ],
+            tasks: vec![task("One", None), task("Two", Some("more"))],
+            ..context(1, "", None)
+        };
+        let log = |text: &str| json!({"action": "log", "message": text});
+        let done = json!({"action": "complete_task", "taskId": uuid::Uuid::from_u128(8).to_string()});
+        assert_eq!(
+            rules.apply(&context),
+            [
+                log("agent:cmo message high {type} {"),
+                log("{type} {"),
+                log("Report"),
+                json!({"action": "claim"}),
+                log("One urgent"),
+                done.clone(),
+                log("Two urgent"),
+                log("more"),
+                done,
+            ]
+        );
+    }
+
+    #[test]
     fn malformed_rules_are_refused_with_their_number() {
         let good = "[[rule]]\nevery = 1\ndo = [{ action = \"log\", message = \"x\" }]\n";
         for (bad, reason) in [
             ("[[rule]]\nevery = 0\ndo = [{action=\"log\", message=\"x\"}]", "1 or more"),
             ("[[rule]]\nevery = 2\noffset = 2\ndo = [{action=\"log\", message=\"x\"}]", "less than"),
-            ("[[rule]]\non = \"end\"\ndo = [{action=\"log\", message=\"x\"}]", "allowed: start"),
+            (
+                "[[rule]]\non = \"end\"\ndo = [{action=\"log\", message=\"x\"}]",
+                "allowed: start, task, message",
+            ),
             ("[[rule]]\non = \"start\"\nevery = 1\ndo = [{action=\"log\", message=\"x\"}]", "excludes"),
             ("[[rule]]\ndo = [{action=\"log\", message=\"x\"}]", "neither"),
             ("[[rule]]\nevery = 1\ndo = []", "empty"),
@@ -316,12 +390,46 @@ pub(crate) mod tests {
             ("[[rule]]\nevery = 1\ndo = [{action=\"log\"}]", "message is missing"),
             ("[[rule]]\nevery = 1\ndo = [{action=\"log\", message=\"{nope}\"}]", "{nope}"),
             ("[[rule]]\nevery = 1\ndo = [{action=\"log\", message=\"{open\"}]", "placeholder {"),
+            ("[[rule]]\nevery = 1\ndo = [{action=\"log\", message=\"{task.id}\"}]", "{task.id}"),
+            (
+                "[[rule]]\non = \"start\"\ndo = [{action=\"log\", message=\"{message.text}\"}]",
+                "{message.text}",
+            ),
+            (
+                "[[rule]]\non = \"task\"\ndo = [{action=\"log\", message=\"{message.text}\"}]",
+                "{message.text}",
+            ),
+            ("[[rule]]\non = \"message\"\ndo = [{action=\"log\", message=\"{task.id}\"}]", "{task.id}"),
+            ("[[rule]]\non = \"task\"\ndo = [{action=\"log\", message=\"{task.owner}\"}]", "{task.owner}"),
+            (
+                "[[rule]]\non = \"task\"\nwhen = {kind=\"task\"}\ndo = [{action=\"claim\"}]",
+                "only messages have",
+            ),
+            ("[[rule]]\nevery = 1\nwhen = {kind=\"task\"}\ndo = [{action=\"claim\"}]", "only messages have"),
+            (
+                "[[rule]]\non = \"message\"\nwhen = {kind=\"letter\"}\ndo = [{action=\"claim\"}]",
+                "allowed: message,",
+            ),
+            ("[[rule]]\non = \"task\"\noffset = 1\ndo = [{action=\"claim\"}]", "excludes"),
+            (
+                "[[rule]]\non = \"task\"\ndo = [{action=\"fail_task\", taskId=\"{task.title}\", error=\"e\"}]",
+                "not a UUID",
+            ),
+            (
+                "[[rule]]\non = \"task\"\ndo = [{action=\"fail_task\", taskId=\"{task.id}\"}]",
+                "error is missing",
+            ),
+            (
+                "[[rule]]\non = \"message\"\ndo = [{action=\"send_message\", to=\"{message.from}\", message=\"m\", priority=\"low\"}]",
+                "no type",
+            ),
         ] {
             let error = Rules::parse(&format!("{good}{bad}"), "r.toml").unwrap_err().to_string();
             let named = error.contains("r.toml") && error.contains("rule 2") && error.contains(reason);
             assert!(named, "{bad}: {error}");
         }
         for bad in [
+            "[[rule]]\non = \"message\"\nwhen = { from = \"x\" }\ndo = [{action=\"claim\"}]",
             "x = 1",
             "[[rule]]\nevery = 1\nsometimes = 2\ndo = []",
             "[[rule]",
@@ -346,5 +454,35 @@ pub(crate) mod tests {
         assert_eq!(names(2, Some("growth")), ["log"]);
         assert_eq!(names(10, Some("growth")), ["log", "record_history"]);
         assert!(rules.describe().contains("no model"), "{}", rules.describe());
+    }
+
+    #[test]
+    fn the_shipped_rules_note_each_message_and_claim_nothing() {
+        let rules = Rules::load(None).unwrap();
+        let kinds = ["message", "broadcast", "notice", "task"];
+        let messages: Vec<_> = kinds.map(|kind| message(kind, json!({"title": "Report"}))).to_vec();
+        // As much as one loop can be shown, in the loop that has the most else to do.
+        let mut many = messages.clone();
+        many.resize(50, message("message", json!({"message": "hi"})));
+        for (count, messages, tasks) in [(2, messages, vec![]), (10, many, vec![task("t", None); 50])] {
+            let context = Context { messages: messages.clone(), tasks, ..context(count, "", None) };
+            let parsed = crate::action::parse(rules.apply(&context));
+            assert_eq!(parsed.complaint(), None);
+            let rows: Vec<_> = parsed
+                .actions
+                .iter()
+                .filter_map(|action| match action {
+                    crate::Action::RecordHistory { action_type, summary, .. } => Some((action_type, summary)),
+                    crate::Action::Log { .. } => None,
+                    other => panic!("{other:?}"),
+                })
+                .filter(|(_, summary)| summary.contains("agent:cmo"))
+                .collect();
+            assert_eq!(rows.len(), messages.len());
+            let letters = messages.iter().filter(|message| message.kind != "task").count();
+            assert_eq!(rows.iter().filter(|(kind, _)| *kind == "communication").count(), letters);
+            let (_, waits) = rows.iter().find(|(kind, _)| *kind == "task").unwrap();
+            assert!(waits.contains("Report") && waits.contains("waits"), "{waits}");
+        }
     }
 }
