@@ -188,7 +188,11 @@ impl DomainService {
     /// [`Error::Unavailable`].
     pub async fn remove(&self, domain: &str, seen: Option<&[Version]>, by: &By) -> Result<(), Error> {
         let none = || Error::NotFound("there is no such domain on the list".to_owned());
-        let domain: DomainName = domain.parse().map_err(|_| none())?;
+        // What was put there before it became a public suffix can be taken off all the same.
+        let domain: DomainName = domain
+            .parse()
+            .or_else(|_| DomainName::stored(domain.to_ascii_lowercase()))
+            .map_err(|_| none())?;
         for attempt in 0..TRIES {
             let found = self.store.standing(std::slice::from_ref(&domain)).await?.pop();
             let entry = found.ok_or_else(none)?;
@@ -409,8 +413,9 @@ fn checked_wish(new: &NewWish) -> Result<DomainName, Error> {
         let covered =
             host_of(url).is_some_and(|host| domain.as_ref().is_none_or(|domain| domain.covers(&host)));
         if !covered {
-            let allowed =
-                format!("must be an http or https URL of that domain, at most {MAX_URL} characters");
+            let allowed = format!(
+                "must be an http or https URL of that domain without a credential, at most {MAX_URL} characters"
+            );
             faults.add("/url", allowed);
         }
     }
@@ -434,5 +439,8 @@ fn host_of(text: &str) -> Option<DomainName> {
     if !lower.starts_with("http://") && !lower.starts_with("https://") {
         return None;
     }
-    url::Url::parse(text).ok()?.host_str()?.parse().ok()
+    let url = url::Url::parse(text).ok()?;
+    // A credential is nothing that is shown to whoever may read requests.
+    let has_credential = !url.username().is_empty() || url.password().is_some();
+    if has_credential { None } else { url.host_str()?.parse().ok() }
 }

@@ -18,7 +18,7 @@ use aito_domain::{
     ports::{
         agent_store::AgentStore,
         ledger::Change,
-        mailbox_store::{MailCursor, MailboxStore},
+        mailbox_store::{MAX_COUNTED, MailCursor, MailboxStore},
     },
     quota::SpentKind,
     task::Priority,
@@ -179,12 +179,14 @@ impl MailService {
                 (Err(error), _) => return Err(error),
             }
         }
-        let full = self.store.due(to.id).await?.waiting >= MAX_WAITING;
+        // Half of it is kept free from agents, so that none of them can shut out people.
+        let most = if from.is_some() { MAX_WAITING / 2 } else { MAX_WAITING };
+        let full = self.store.due(to.id).await?.waiting >= most;
         if full {
             if let Some(taken) = taken {
                 taken.give_back();
             }
-            let full = format!("the mailbox of {} is full: {MAX_WAITING} messages wait in it", to.agent_type);
+            let full = format!("the mailbox of {} is full: {most} messages wait in it", to.agent_type);
             let before = match once {
                 Some(once) => self.writer.was_done(once, &content, to).await?,
                 None => None,
@@ -314,8 +316,8 @@ impl MailService {
         body: Value,
         by: &By,
     ) -> Result<Option<Change>, Error> {
-        // With so many that wait it is woken anyway.
-        if self.store.due(to).await?.waiting >= MAX_WAITING {
+        // A full mailbox keeps room for what its agent must know; past this there is more than anybody reads.
+        if self.store.due(to).await?.waiting >= MAX_COUNTED {
             return Ok(None);
         }
         Ok(Some(Change::Mail(Box::new(self.letter(to, kind, priority, body, None, by).await?))))

@@ -110,10 +110,11 @@ impl SettingsService {
         if let Some(fresh) = self.fresh() {
             return Ok(fresh);
         }
+        let asked = self.writer.clock().monotonic();
         let _reading = self.reading.lock().await;
-        // Somebody may have read while this one waited.
-        if let Some(fresh) = self.fresh() {
-            return Ok(fresh);
+        // What somebody began to read while this one waited is new enough, however long that took.
+        if let Some(since) = self.since(asked) {
+            return Ok(since);
         }
         let at = Some(self.writer.clock().monotonic());
         match self.store.all().await {
@@ -125,7 +126,8 @@ impl SettingsService {
             Err(why) => match self.last() {
                 Some(last) => {
                     warn!(%why, "settings cannot be read; those that were read last count");
-                    // Not asked again for as long as what is read counts, so that nobody waits for the store each time.
+                    // Not asked again for a moment, so that nobody waits for the store each time.
+                    let at = Some(self.writer.clock().monotonic());
                     self.believe(Some(Believed { values: last.clone(), at }));
                     Ok(last)
                 }
@@ -286,6 +288,12 @@ impl SettingsService {
         let believed = self.believed.read().unwrap_or_else(PoisonError::into_inner);
         let fresh = believed.as_ref().filter(|it| it.at.is_some_and(|at| now.saturating_sub(at) < BELIEVED));
         fresh.map(|it| it.values.clone())
+    }
+
+    fn since(&self, asked: Duration) -> Option<Arc<Values>> {
+        let believed = self.believed.read().unwrap_or_else(PoisonError::into_inner);
+        let since = believed.as_ref().filter(|it| it.at.is_some_and(|at| at >= asked));
+        since.map(|it| it.values.clone())
     }
 
     fn last(&self) -> Option<Arc<Values>> {

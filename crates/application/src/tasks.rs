@@ -3,7 +3,11 @@
 //! Invariants: what an agent may see is what was assigned to or created by it, and the rest is not there for it; a claim
 //! is chosen inside its commit; the sweep looks and is not told, and every pass of it is idempotent.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use aito_domain::{
     agent::Agent,
@@ -41,6 +45,8 @@ use crate::{
     writer::Writer,
 };
 
+/// How long an estimate of how many there are is used.
+const ESTIMATED: Duration = Duration::from_secs(10);
 /// How often the sweep looks.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How many overdue tasks one pass tells of; the next one goes on.
@@ -139,6 +145,8 @@ pub struct TaskService {
     settings: Arc<SettingsService>,
     mail: Arc<MailService>,
     names: Names,
+    /// Estimates, with when they were made by the clock that never goes back.
+    many: Mutex<HashMap<TaskQuery, (Total, Duration)>>,
 }
 
 impl TaskService {
@@ -151,7 +159,7 @@ impl TaskService {
         mail: Arc<MailService>,
     ) -> Self {
         let names = Names::new(agents.clone());
-        Self { store, agents, writer, settings, mail, names }
+        Self { store, agents, writer, settings, mail, names, many: Mutex::default() }
     }
 
     /// A task; `viewer` is the agent that asks, if one does.
@@ -182,13 +190,30 @@ impl TaskService {
         };
         faults.done()?;
         let query = TaskQuery { status: wanted.status, assigned_to, seen_by: viewer };
-        let (page, total) =
-            tokio::join!(self.store.page(&query, before, offset, limit), self.store.total(&query));
+        let (page, total) = tokio::join!(self.store.page(&query, before, offset, limit), self.total(query));
         let mut tasks = Vec::new();
         for task in page? {
             tasks.push(self.view(task).await?);
         }
         Ok(TaskPage { tasks, total: total? })
+    }
+
+    /// How many tasks a query finds. What is more than is counted exactly is an estimate anyway, and used for a while.
+    async fn total(&self, query: TaskQuery) -> Result<Total, Error> {
+        let now = self.writer.clock().monotonic();
+        let known = lock(&self.many).get(&query).copied();
+        if let Some((total, at)) = known
+            && now.saturating_sub(at) < ESTIMATED
+        {
+            return Ok(total);
+        }
+        let total = self.store.total(&query).await?;
+        let mut many = lock(&self.many);
+        many.retain(|_, (_, at)| now.saturating_sub(*at) < ESTIMATED);
+        if !total.exact {
+            many.insert(query, (total, now));
+        }
+        Ok(total)
     }
 
     /// Creates a task and wakes its agent. `creator` is the agent that does, if one does; what it may create a day is
@@ -551,7 +576,7 @@ impl TaskService {
         for attempt in 0..TRIES {
             let before = self.seen(id, viewer).await?;
             expect("the task", seen, before.version)?;
-            let was = before.assigned_to;
+            let (was, pressed) = (before.assigned_to, before.priority);
             let assignee = self.names.of(was).await?;
             let now = self.writer.clock().now();
             let TaskMove { task, events } = decide(before, &assignee, now)?;
@@ -559,7 +584,9 @@ impl TaskService {
                 return self.view(task).await;
             }
             let mut commit = self.writer.begin();
-            if task.assigned_to != was {
+            // What presses more than it did wakes anew.
+            let presses = task.priority > pressed && task.status() == TaskStatus::Pending;
+            if task.assigned_to != was || presses {
                 commit.changes.extend(self.woken(&task, by).await?);
             }
             commit.changes.push(Change::Task(Box::new(task.clone())));
@@ -586,6 +613,11 @@ impl TaskService {
 struct First {
     id: TaskId,
     created_at: Timestamp,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every state of it is a good one.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn conflict(refused: Refused) -> Error {

@@ -127,7 +127,8 @@ impl Client {
             .no_proxy()
             .redirect(redirect::Policy::none())
             .connect_timeout(options.connect_timeout)
-            .pool_idle_timeout(Duration::from_secs(30))
+            // Servers close what is idle for 5 s: a call that meets that is lost, and nobody knows how it ended.
+            .pool_idle_timeout(Duration::from_secs(3))
             .user_agent(concat!("aito-client/", env!("CARGO_PKG_VERSION")));
         if let Endpoint::Unix(path) = &endpoint {
             builder = builder.unix_socket(path.as_path());

@@ -46,14 +46,15 @@ pub fn is_key(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
-/// Whether a key's name says that its value is a secret: its last word is `token`, `secret`, `password`, `passphrase`,
-/// `credential` or `key`.
+/// Whether a key's name says that its value is a secret: it ends with `token`, `secret`, `password`, `passphrase`,
+/// `credential` or `key`, one or several, however the word before it is set apart. What is no secret and is called so can
+/// be said to be none.
 #[must_use]
 pub fn sounds_secret(key: &str) -> bool {
-    const WORDS: [&str; 8] =
-        ["token", "secret", "password", "passphrase", "credential", "credentials", "key", "apikey"];
-    let last = key.rsplit(['.', '_', '-']).next().unwrap_or_default().to_ascii_lowercase();
-    WORDS.contains(&last.as_str())
+    const WORDS: [&str; 6] = ["token", "secret", "password", "passphrase", "credential", "key"];
+    let lower = key.to_ascii_lowercase();
+    let one = lower.strip_suffix('s').unwrap_or(&lower);
+    WORDS.iter().any(|word| one.ends_with(word) || lower.ends_with(word))
 }
 
 /// A value as it is stored.

@@ -9,6 +9,8 @@ mod container_start;
 mod fanout;
 mod flood;
 mod heartbeat;
+mod large_lists;
+mod large_rows;
 mod load;
 mod machine;
 mod pg_reads;
@@ -40,7 +42,7 @@ use servers::Lazy;
 use crate::wait;
 
 /// Every scenario, in the order in which they run. What is added here is listed, run and reported.
-const ALL: [&About; 13] = [
+const ALL: [&About; 14] = [
     &reads::AGENTS,
     &reads::EVENTS,
     &writes::DURABLE_WRITE,
@@ -54,6 +56,7 @@ const ALL: [&About; 13] = [
     &pg_reads::EVENTS,
     &pg_writes::COMMIT,
     &pg_writes::ORDER,
+    &large_lists::LARGE_LISTS,
 ];
 
 /// What to measure, and how.
@@ -61,13 +64,13 @@ const ALL: [&About; 13] = [
 pub struct Options {
     /// The server's binary.
     pub bin: PathBuf,
-    /// Names of the scenarios; all when there are none.
+    /// Names of the scenarios; when there are none, all that there are in this size.
     pub only: Vec<String>,
     /// Pairs that count, 1 to 1000; one more runs before them.
     pub repeats: u32,
     /// How long one measurement takes, 100 ms to 10 min.
     pub time: Duration,
-    /// The larger sizes, where a scenario has them.
+    /// The larger sizes, where a scenario has them, and scenarios that have no others.
     pub large: bool,
     /// Where `bench.json` and `bench.md` go; made if it is not there.
     pub out: PathBuf,
@@ -85,16 +88,19 @@ pub struct Summary {
 }
 
 /// Name and one line of every scenario.
-pub fn list() -> Vec<(&'static str, &'static str)> {
-    ALL.iter().map(|about| (about.name, about.what)).collect()
+pub fn list() -> Vec<(&'static str, String)> {
+    let what = |about: &About| {
+        if about.only_large { format!("{} (needs --large)", about.what) } else { about.what.to_owned() }
+    };
+    ALL.iter().map(|about| (about.name, what(about))).collect()
 }
 
 /// Measures, prints the report as Markdown and writes it to files.
 ///
 /// # Errors
-/// A name that there is not, or a report that cannot be written.
+/// A name that there is not, or not in this size, or a report that cannot be written.
 pub async fn run(options: &Options) -> Result<Summary, String> {
-    let chosen = choose(&options.only)?;
+    let chosen = choose(&options.only, options.large)?;
     fs::create_dir_all(&options.out)
         .map_err(|why| format!("cannot make {}: {why}", options.out.display()))?;
     let before = Machine::look(&std::env::temp_dir());
@@ -139,15 +145,20 @@ pub async fn run(options: &Options) -> Result<Summary, String> {
     Ok(report.summary())
 }
 
-fn choose(only: &[String]) -> Result<Vec<&'static About>, String> {
+fn choose(only: &[String], large: bool) -> Result<Vec<&'static About>, String> {
     for name in only {
-        if !ALL.iter().any(|about| about.name == name) {
-            let names: Vec<_> = ALL.iter().map(|about| about.name).collect();
-            return Err(format!("there is no scenario \"{name}\"; there are {}", names.join(", ")));
+        match ALL.iter().find(|about| about.name == name) {
+            Some(about) if about.only_large && !large => return Err(format!("{name} needs --large")),
+            Some(_) => {}
+            None => {
+                let names: Vec<_> = ALL.iter().map(|about| about.name).collect();
+                return Err(format!("there is no scenario \"{name}\"; there are {}", names.join(", ")));
+            }
         }
     }
     Ok(ALL
         .into_iter()
+        .filter(|about| large || !about.only_large)
         .filter(|about| only.is_empty() || only.iter().any(|name| name == about.name))
         .collect())
 }
@@ -193,11 +204,22 @@ mod tests {
     fn names_are_unique_and_unknown_ones_are_refused_with_the_known() {
         let names: BTreeSet<_> = list().into_iter().map(|(name, _)| name).collect();
         assert_eq!(names.len(), ALL.len());
-        assert_eq!(choose(&[]).unwrap().len(), ALL.len());
-        let two = choose(&["heartbeat".into(), "read_agents".into()]).unwrap();
+        assert_eq!(choose(&[], true).unwrap().len(), ALL.len());
+        let two = choose(&["heartbeat".into(), "read_agents".into()], false).unwrap();
         assert_eq!(two.iter().map(|about| about.name).collect::<Vec<_>>(), ["read_agents", "heartbeat"]);
-        let why = choose(&["fast".into()]).err().unwrap();
+        let why = choose(&["fast".into()], true).err().unwrap();
         assert!(why.contains("\"fast\"") && why.contains("durable_write"), "{why}");
+    }
+
+    #[test]
+    fn what_has_only_a_large_size_runs_and_is_listed_with_that() {
+        let usual = choose(&[], false).unwrap();
+        assert!(!usual.is_empty() && usual.iter().all(|about| !about.only_large));
+        assert_eq!(choose(&["large_lists".into()], false).err().unwrap(), "large_lists needs --large");
+        assert_eq!(choose(&["large_lists".into()], true).unwrap().len(), 1);
+        for (about, (name, what)) in ALL.iter().zip(list()) {
+            assert_eq!(what.contains("(needs --large)"), about.only_large, "{name}");
+        }
     }
 
     #[tokio::test]

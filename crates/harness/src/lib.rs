@@ -10,6 +10,7 @@ pub mod api_fuzz;
 pub mod bench;
 pub mod canaries;
 pub mod chaos;
+pub mod claims;
 pub mod database;
 pub mod engine;
 pub mod image;

@@ -5,7 +5,7 @@
 
 use std::{panic::AssertUnwindSafe, path::PathBuf, process::ExitCode, time::Duration};
 
-use aito_harness::{Sandbox, Set, api_fuzz, bench, chaos, servers::Servers};
+use aito_harness::{Sandbox, Set, api_fuzz, bench, chaos, claims, servers::Servers};
 use clap::{Args, Parser, Subcommand};
 use futures_util::FutureExt as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -22,7 +22,7 @@ struct Cli {
 enum Command {
     /// Measure against references, in turn, and report medians, spreads and ratios
     Bench(BenchArgs),
-    /// Kill the server at random moments and check that everything comes back as it must
+    /// Kill the server, or agents at work, at random moments and check that everything stays as it must
     Chaos(ChaosArgs),
     /// Call every operation of the API with cases made from its description, and hold each answer to it
     ApiFuzz(ApiFuzzArgs),
@@ -46,7 +46,7 @@ struct BenchArgs {
     /// How long one measurement takes, 0.1 to 600 seconds
     #[arg(long, value_name = "S", default_value = "2", value_parser = seconds)]
     seconds: Duration,
-    /// The larger sizes, where a scenario has them
+    /// The larger sizes, where a scenario has them, and the scenarios that have no others
     #[arg(long)]
     large: bool,
     /// Where bench.json and bench.md go
@@ -71,9 +71,20 @@ struct ChaosArgs {
     /// What runs, and on which adapters
     #[arg(long, value_enum, default_value = "embedded")]
     on: On,
-    /// How often a server is killed
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=100_000))]
-    rounds: u32,
+    /// What happens
+    #[arg(long, value_enum, default_value = "fleet")]
+    story: Story,
+    /// How often a server is killed, in the story of the fleet [default: 100]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    rounds: Option<u32>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+enum Story {
+    /// Servers die while agents are started, stopped and restarted
+    Fleet,
+    /// Agents die while 50 clients claim and end 2,000 tasks, with 10,000 claims
+    Claims,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -196,6 +207,11 @@ async fn run_bench(args: BenchArgs) -> ExitCode {
 }
 
 async fn run_chaos(args: ChaosArgs) -> ExitCode {
+    let rounds = match (args.story, args.rounds) {
+        (Story::Fleet, rounds) => rounds.unwrap_or(100),
+        (Story::Claims, None) => 0,
+        (Story::Claims, Some(_)) => return failed("--rounds is for the story of the fleet"),
+    };
     let seed = match args.seed.map_or_else(getrandom::u64, Ok) {
         Ok(seed) => seed,
         Err(why) => return failed(&format!("the system gives no seed: {why}")),
@@ -210,34 +226,46 @@ async fn run_chaos(args: ChaosArgs) -> ExitCode {
             Err(why) => return failed(&why.to_string()),
         },
     };
+    let two = args.on == On::TwoServers;
     let run = async {
         let sandbox = match &servers {
             Some(servers) => servers.sandbox(&args.bin),
             None => Sandbox::new(&args.bin),
         };
-        match args.on {
-            On::TwoServers => chaos::two_servers::run(&sandbox, seed, args.rounds).await,
-            On::Embedded | On::Servers => chaos::run(&sandbox, seed, args.rounds).await,
+        match args.story {
+            Story::Claims => format!("{:?}", claims::run(&sandbox, two, seed, claims::Size::FULL).await),
+            Story::Fleet => {
+                let report = match two {
+                    true => chaos::two_servers::run(&sandbox, seed, rounds).await,
+                    false => chaos::run(&sandbox, seed, rounds).await,
+                };
+                format!(
+                    "{} kills, {} calls answered, {} not, {} events",
+                    report.kills, report.acknowledged, report.unanswered, report.events
+                )
+            }
         }
     };
     match AssertUnwindSafe(run).catch_unwind().await {
         Ok(report) => {
-            println!(
-                "chaos: seed {seed}: {} kills, {} calls answered, {} not, {} events; everything as it must be",
-                report.kills, report.acknowledged, report.unanswered, report.events
-            );
+            println!("chaos: seed {seed}: {report}; everything as it must be");
             ExitCode::SUCCESS
         }
         // What was wrong has been printed by the panic.
         Err(_) => {
-            let on = clap::ValueEnum::to_possible_value(&args.on)
-                .map_or_else(String::new, |on| on.get_name().to_owned());
-            failed(&format!(
-                "chaos failed; again with: chaos --on {on} --seed {seed} --rounds {}",
-                args.rounds
-            ))
+            let mut again = format!("--on {} --seed {seed}", word(&args.on));
+            match args.story {
+                Story::Claims => again += &format!(" --story {}", word(&args.story)),
+                Story::Fleet => again += &format!(" --rounds {rounds}"),
+            }
+            failed(&format!("chaos failed; again with: chaos {again}"))
         }
     }
+}
+
+/// What a value is called on the command line.
+fn word(value: &impl clap::ValueEnum) -> String {
+    clap::ValueEnum::to_possible_value(value).map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 async fn run_api_fuzz(args: ApiFuzzArgs) -> ExitCode {
@@ -390,11 +418,11 @@ mod tests {
         assert_eq!(args.out, PathBuf::from("target/bench"));
         assert!(parsed("x bench --list").is_ok());
         let Command::Chaos(args) = parsed("x chaos --bin b").unwrap().command else { panic!("not chaos") };
-        assert!((args.seed, args.rounds) == (None, 100) && args.on == On::Embedded);
-        let Command::Chaos(args) = parsed("x chaos --bin b --on two-servers").unwrap().command else {
-            panic!("not chaos")
-        };
-        assert!(args.on == On::TwoServers);
+        assert!((args.seed, args.rounds) == (None, None) && args.on == On::Embedded);
+        assert_eq!(args.story, Story::Fleet);
+        let line = "x chaos --bin b --on two-servers --story claims";
+        let Command::Chaos(args) = parsed(line).unwrap().command else { panic!("not chaos") };
+        assert!(args.on == On::TwoServers && args.story == Story::Claims);
         let Command::ApiFuzz(args) =
             parsed("x api-fuzz --bin b --schemathesis s --on servers --role open").unwrap().command
         else {
@@ -418,6 +446,7 @@ mod tests {
             "x chaos --bin b --rounds 0",
             "x chaos --bin b --seed -1",
             "x chaos --bin b --on nothing",
+            "x chaos --bin b --story nothing",
             "x api-fuzz --bin b",
             "x api-fuzz --schemathesis s",
             "x api-fuzz --bin b --schemathesis s --cases 0",

@@ -4,6 +4,8 @@
 //! what it should be by a mark that is no secret and must be found there; the one answer that shows a secret may show
 //! that one and no other.
 
+mod settings;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -49,6 +51,8 @@ struct Scene {
     focus: String,
     /// A mark in paths.
     path: String,
+    /// A mark that a setting has.
+    setting: String,
     /// On real servers, a Redis of its own with a password, and who hears all that is published there.
     _redis: Option<(servers::Redis, Listener)>,
     published: std::path::PathBuf,
@@ -105,8 +109,8 @@ impl Scene {
         ] {
             sandbox.env.insert(name.into(), value);
         }
-        let [history, focus, path, name] =
-            ["a history row", "a focus", "a path", "an agent's name"].map(|name| {
+        let [history, focus, path, setting, name] =
+            ["a history row", "a focus", "a path", "a setting", "an agent's name"].map(|name| {
                 let text = random();
                 planted.marks.plant(name, &text);
                 text
@@ -125,7 +129,7 @@ impl Scene {
             let listener = listen(&redis, &password, &published);
             (redis, listener)
         });
-        Self { planted, jwt_secret, history, focus, path, _redis: redis, published, sandbox }
+        Self { planted, jwt_secret, history, focus, path, setting, _redis: redis, published, sandbox }
     }
 
     fn secret(&mut self, name: &str) -> String {
@@ -345,6 +349,7 @@ async fn go(scene: &mut Scene, server: &Server, n: u32, tour: &mut Tour) {
     tour.call(&server.client_with(&wrong), "GET", &format!("/agents/{}", scene.path), &[], "", 401).await;
 
     mistakes(scene, server, n, tour, &ops, &own).await;
+    settings::go(scene, n, tour, &ops).await;
     reads(scene, &admin, &ops, tour).await;
 
     // What was heard, up to what the agent is at in this run.
@@ -557,6 +562,8 @@ pub(crate) async fn no_planted_secret_comes_out_again(set: Set) {
     for (place, mark) in [
         ("the database: ", "a history row"),
         ("the database: ", "a focus"),
+        ("the database: ", "a setting"),
+        ("GET /settings", "a setting"),
         ("GET /events?", "a focus"),
         ("GET /agents/ceo/history", "a history row"),
         ("a WebSocket by ticket", "a focus"),

@@ -10,18 +10,21 @@ mod audit;
 mod bad_input;
 mod bad_start;
 mod canaries;
+mod claims;
 mod disk;
 mod events;
 mod examples;
 mod fleet;
 mod images;
 mod limits;
+mod live;
 mod outages;
 mod roles;
 mod several;
 mod shapes;
 mod streams;
 mod tokens;
+mod work;
 
 use std::time::Duration;
 
@@ -86,6 +89,7 @@ on_both_sets! {
     }
     shapes {
         documented_answers_have_their_documented_shapes,
+        tasks_mail_notes_domains_and_settings_have_their_documented_shapes,
         the_seven_agents_have_their_documented_intervals_and_tiers,
         metrics_are_text_that_a_scraper_reads_and_the_api_describes_itself,
     }
@@ -105,6 +109,9 @@ on_both_sets! {
         unknown_and_invalid_requests_are_refused,
         wrong_methods_name_the_right_ones_and_later_paths_say_so,
         bodies_are_checked_whole,
+        bad_tasks_mail_notes_domains_and_settings_change_nothing,
+        what_is_repeated_with_its_key_is_done_once,
+        what_was_changed_since_is_not_overwritten,
         what_cannot_start_is_refused_by_name_and_nothing_changes,
     }
     tokens {
@@ -134,6 +141,36 @@ on_both_sets! {
         where_no_credential_is_asked_for_all_may_all_and_agents_stay_themselves,
         the_page_of_the_description_is_everybodys,
         every_operation_refuses_what_is_wrong_as_documented,
+    }
+    claims {
+        each_task_is_done_once_in_its_order_whoever_dies,
+    }
+    live {
+        how_long_what_is_sent_may_wait_is_changed_live,
+        the_loop_interval_is_changed_live_and_versions_grow,
+        how_many_tasks_an_agent_may_hold_is_changed_live,
+        what_waiting_is_worth_is_changed_live,
+        a_setting_that_nothing_heeds_says_so,
+        a_message_comes_again_until_it_is_acknowledged,
+        who_waits_is_woken_by_what_another_server_is_told,
+        a_wait_ends_with_the_credential_that_waits,
+        a_stopping_server_lets_nobody_wait,
+        a_full_mailbox_refuses_and_tasks_can_be_created,
+        a_mailbox_has_room_again_when_something_was_heard,
+        the_task_of_an_agent_that_ended_waits_again_without_a_claim,
+        an_overdue_task_is_told_once,
+        a_task_for_an_agent_that_does_not_run_waits,
+        state_tasks_mail_and_settings_outlive_restarts,
+        the_first_domains_are_on_the_list_once_and_stay_removed,
+    }
+    work {
+        a_task_of_a_token_is_stored_and_wakes_its_agent,
+        claiming_and_reading_lose_no_task,
+        an_agent_has_one_mailbox_for_all_that_reaches_it,
+        no_path_of_settings_hides_another,
+        a_secret_setting_is_shown_to_nobody,
+        an_approval_and_its_entry_are_one_and_names_are_covered_by_labels,
+        agents_see_and_do_what_concerns_them_and_nothing_else,
     }
     examples {
         the_documented_examples_work_as_they_stand,

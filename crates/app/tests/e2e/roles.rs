@@ -45,7 +45,11 @@ pub(crate) async fn every_operation_is_for_those_whom_the_contract_names(set: Se
         assert_eq!(found["incarnation"], if agent == "ceo" { 2 } else { 1 }, "{found}");
         let history = get(&victim, &format!("/agents/{agent}/history")).await.json().unwrap();
         assert_eq!(history["history"].as_array().unwrap().len(), 1, "only its own: {history}");
+        let notes = get(&victim, &format!("/agents/{agent}/state")).await.json().unwrap();
+        assert_eq!(notes["state"][0]["etag"], "\"1\"", "written once, by itself: {notes}");
     }
+    // The operator and the first token set one setting each; nobody else did.
+    assert_eq!(get(&victim, "/settings").await.json().unwrap()["version"], 2);
 }
 
 pub(crate) async fn where_no_credential_is_asked_for_all_may_all_and_agents_stay_themselves(set: Set) {
@@ -90,6 +94,7 @@ pub(crate) async fn every_operation_refuses_what_is_wrong_as_documented(set: Set
     client.start("ceo").await.unwrap();
     let document = get(&client, "/openapi.json").await.json().unwrap();
     assert_complete(&document);
+    let whitelist = get(&client, "/domains/whitelist").await.json().unwrap();
     other_methods_are_405(&client).await;
     unknown_objects_are_404(&client).await;
     wrong_bodies_say_where(&client, &document).await;
@@ -103,6 +108,17 @@ pub(crate) async fn every_operation_refuses_what_is_wrong_as_documented(set: Set
     assert_eq!(events["events"].as_array().unwrap().len(), 1, "the first only: {events}");
     assert_eq!(get(&client, "/agents/ceo/history").await.json().unwrap()["history"], json!([]));
     assert_eq!(client.agent("ceo").await.unwrap().last_heartbeat, None);
+    assert_eq!(get(&client, "/domains/whitelist").await.json().unwrap(), whitelist);
+    for (path, pointer, nothing) in [
+        ("/tasks", "/total", json!(0)),
+        ("/settings", "/version", json!(0)),
+        ("/agents/ceo/mailbox", "/messages", json!([])),
+        ("/agents/ceo/state", "/state", json!([])),
+        ("/domains/approval-requests", "/requests", json!([])),
+    ] {
+        let body: Value = get(&client, path).await.json().unwrap();
+        assert_eq!(body.pointer(pointer), Some(&nothing), "{path}");
+    }
 }
 
 /// By method and path, what the description has.
@@ -159,13 +175,14 @@ async fn unknown_objects_are_404(client: &Client) {
     for row in SERVED {
         let (method, path, ..) = row;
         for unknown in [ID, "xyz", "CEO", "dec-123", "1", "%00", "a%20b", "..%2fceo"] {
-            if path.contains('{') {
-                let at = path_of(path, unknown, unknown);
-                let answer = send(client, row, &at, "unknown").await;
+            // What is set where nobody knows it is stored: no setting is an unknown one.
+            if path.contains('{') && !path.starts_with("/settings/") {
+                let at = path_of(&path.replace("{domain}", unknown), unknown, unknown);
+                let answer = send(client, row, &at, "ceo", "unknown").await;
                 refused(&answer, 404);
             }
         }
-        let below = format!("{}/no/where", path_of(path, "ceo", ID));
+        let below = format!("{}/no/where/here", path_of(path, "ceo", ID));
         refused(&client.raw(method, &below, &[], None).await.unwrap(), 404);
     }
 }
@@ -220,7 +237,7 @@ async fn wrong_queries_say_where(client: &Client, document: &Value) {
 }
 
 /// Two agents that hand their credentials out, and one to be started and stopped.
-fn configure(sandbox: &Sandbox) {
+pub(crate) fn configure(sandbox: &Sandbox) {
     let to = sandbox.root().display();
     let mut text =
         "[agents.cto]\ngrace = 1\ncommand = [\"/bin/sh\", \"-c\", \"exec sleep 1000\"]\n".to_owned();
@@ -234,7 +251,7 @@ fn configure(sandbox: &Sandbox) {
     sandbox.configure(&text);
 }
 
-async fn credential(sandbox: &Sandbox, agent: &str, incarnation: u64) -> String {
+pub(crate) async fn credential(sandbox: &Sandbox, agent: &str, incarnation: u64) -> String {
     let file = sandbox.root().join(format!("{agent}-{incarnation}"));
     wait::until("the credential", SOON, async || std::fs::read_to_string(&file).ok()).await.trim().to_owned()
 }
@@ -363,12 +380,13 @@ impl Company {
     async fn ask(&self, row: &Row, caller: &Caller, agent: &str) {
         let (method, path, _, done) = *row;
         let denial = denial(row, caller, agent);
-        let id = match (&denial, path.starts_with("/tokens/{id}")) {
-            (None, true) => make(&self.first, &format!("for-{}-{method}", caller.name), &[], None).await.id,
-            _ => self.victim.id.clone(),
+        let id = match &denial {
+            None => self.object(row, caller, agent).await,
+            Some(_) => self.victim.id.clone(),
         };
         let at = path_of(path, agent, &id);
-        let answer = send(&caller.client, row, &at, caller.name).await;
+        let asked = if path == "/domains/check" { format!("{at}?domain=example.com") } else { at.clone() };
+        let answer = send(&caller.client, row, &asked, agent, caller.name).await;
         let what = format!("{method} {at} by {}", caller.name);
         for header in ["x-request-id", "ratelimit-limit", "ratelimit-remaining", "ratelimit-reset"] {
             assert!(answer.header(header).is_some(), "{what}: {header} is missing");
@@ -389,9 +407,66 @@ impl Company {
         }
         // Asking for the head of an answer is asking for the answer.
         if method == "GET" && path != "/ws" {
-            let head = caller.client.raw("HEAD", &at, &[], None).await.unwrap();
+            let head = caller.client.raw("HEAD", &asked, &[], None).await.unwrap();
             assert_eq!((head.status, head.body.len()), (status, 0), "HEAD {what}");
         }
+    }
+
+    /// The id of what a caller is let do it to, made for this call alone.
+    async fn object(&self, row: &Row, caller: &Caller, agent: &str) -> String {
+        let (method, path, ..) = *row;
+        let last = path.rsplit('/').next().unwrap();
+        match path {
+            _ if path.starts_with("/tokens/{id}") => {
+                make(&self.first, &format!("for-{}-{method}", caller.name), &[], None).await.id
+            }
+            _ if path.starts_with("/tasks/{id}") => self.task(caller, last).await,
+            _ if path.starts_with("/domains/approval-requests/{id}") => {
+                let domain = format!("{}-{last}.example.net", caller.name);
+                self.made("/domains/approval-requests", &json!({"domain": domain}), "/request/id").await
+            }
+            "/agents/{type}/mailbox/{id}/ack" => {
+                let message = json!({"message": "m", "priority": "low"});
+                self.made(&format!("/agents/{agent}/message"), &message, "/message/id").await
+            }
+            "/domains/{domain}" => {
+                let domain = json!({"domain": "example.com", "category": "c"});
+                self.made("/domains/whitelist", &domain, "/domain/id").await
+            }
+            _ => self.victim.id.clone(),
+        }
+    }
+
+    /// A task that an agent works on, or of ceo for everybody else.
+    async fn task(&self, caller: &Caller, ending: &str) -> String {
+        let itself = match caller.shows {
+            Shows::Agent(itself) => Some(itself),
+            _ => None,
+        };
+        let assignee = itself.unwrap_or("ceo");
+        // What came before is in the way of a claim.
+        let listed = get(&self.first, &format!("/tasks?assignedTo={assignee}&limit=500")).await;
+        for task in listed.json().unwrap()["tasks"].as_array().unwrap() {
+            if ["pending", "in_progress"].contains(&task["status"].as_str().unwrap()) {
+                let path = format!("/tasks/{}/cancel", task["id"].as_str().unwrap());
+                assert_eq!(post(&self.first, &path, "{}").await.status, 200);
+            }
+        }
+        let task = json!({"title": "t", "assignTo": assignee, "priority": "critical"});
+        let id = self.made("/tasks", &task, "/task/id").await;
+        if let (Some(itself), "complete" | "fail") = (itself, ending) {
+            let claimed = post(&caller.client, "/tasks/claim", &json!({"agent": itself}).to_string()).await;
+            assert_eq!(claimed.json().unwrap()["task"]["id"], json!(id));
+        }
+        id
+    }
+
+    /// The id of something new that the first token makes.
+    async fn made(&self, path: &str, body: &Value, id: &str) -> String {
+        let answer = post(&self.first, path, &body.to_string()).await;
+        let made: Value = answer.json().unwrap();
+        assert_eq!(answer.status, 201, "{path} {body}: {made}");
+        made.pointer(id).unwrap().as_str().unwrap().to_owned()
     }
 }
 
@@ -400,6 +475,7 @@ impl Company {
 fn objects(row: &Row, caller: &Caller) -> &'static [&'static str] {
     let moves = ["/start", "/stop", "/restart"].iter().any(|end| row.1.ends_with(end));
     match &caller.shows {
+        Shows::Agent(_) if row.2 == "named" => &TYPES,
         _ if !row.1.contains("{type}") => &["ceo"],
         Shows::Agent(_) => &TYPES,
         _ if moves && denial(row, caller, "ceo").is_none() => &["cto"],
@@ -410,7 +486,7 @@ fn objects(row: &Row, caller: &Caller) -> &'static [&'static str] {
 /// How the contract denies it, and what must be named as missing; `None`: the caller may.
 fn denial(row: &Row, caller: &Caller, agent: &str) -> Option<(ProblemKind, BTreeSet<String>)> {
     let may: Vec<&str> = row.2.split(' ').collect();
-    let own = may.contains(&"own");
+    let own = may.contains(&"own") || may.contains(&"named");
     match &caller.shows {
         Shows::Open => return None,
         // Whether it lives and is ready is told whatever is shown.
@@ -468,26 +544,46 @@ async fn make(first: &Client, name: &str, holds: &[&str], expires_at: Option<&st
 
 fn path_of(path: &str, agent: &str, id: &str) -> String {
     let path = path.replace("{type}", agent).replace("{id}", id).replace("{runId}", id);
-    path.replace("{key}", "delay_high").replace("{domain}", "example.com").replace("{secret}", "s3cret")
+    let path = path.replace("{category}", "queue").replace("{key}", "delay_high");
+    path.replace("{domain}", "example.com").replace("{secret}", "s3cret")
 }
 
 /// The call of a row as one who may would make it.
-async fn send(client: &Client, row: &Row, at: &str, who: &str) -> RawAnswer {
-    let json = [("content-type", "application/json")];
+async fn send(client: &Client, row: &Row, at: &str, agent: &str, who: &str) -> RawAnswer {
+    let kind = [("content-type", "application/json")];
     let handshake = [
         ("connection", "upgrade"),
         ("upgrade", "websocket"),
         ("sec-websocket-version", "13"),
         ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
     ];
-    let (headers, body) = match (row.0, row.1) {
-        ("POST", "/agents/{type}/heartbeat") => (&json[..], Some("{}".to_owned())),
-        ("POST", "/agents/{type}/history") => {
-            (&json[..], Some(json!({"actionType": "idea", "summary": "s"}).to_string()))
+    let message = json!({"message": "m", "priority": "low"});
+    let body = match (row.0, row.1) {
+        ("POST", "/agents/{type}/heartbeat") => Some(json!({})),
+        ("POST", "/agents/{type}/history") => Some(json!({"actionType": "idea", "summary": "s"})),
+        ("PUT", "/agents/{type}/state/{key}") => Some(json!({"value": 1})),
+        ("POST", "/agents/{type}/message" | "/broadcast") => Some(message),
+        ("POST", "/tokens") => Some(json!({"name": format!("by {who}")})),
+        ("POST", "/tasks") => Some(json!({"title": "t", "assignTo": "ceo", "priority": "low"})),
+        ("PATCH", "/tasks/{id}") => Some(json!({"title": "another"})),
+        ("POST", "/tasks/claim") => Some(json!({"agent": agent})),
+        ("POST", "/tasks/{id}/fail") => Some(json!({"error": "e"})),
+        ("POST", "/domains/whitelist") => {
+            Some(json!({"domain": format!("{who}.example.org"), "category": "c"}))
         }
-        ("POST", "/tokens") => (&json[..], Some(json!({"name": format!("by {who}")}).to_string())),
-        ("GET", "/ws") => (&handshake[..], None),
-        _ => (&[][..], None),
+        ("POST", "/domains/approval-requests") => {
+            Some(json!({"domain": format!("wish-of-{who}.example.org")}))
+        }
+        ("POST", "/settings/{category}/{key}" | "/settings/governance/{key}") => {
+            Some(json!({"value": 30_000}))
+        }
+        _ => None,
     };
-    client.raw(row.0, at, headers, body.map(String::into_bytes)).await.unwrap()
+    let headers = match row.1 {
+        "/ws" => &handshake[..],
+        _ if body.is_some() => &kind[..],
+        _ => &[],
+    };
+    let body = body.map(|body| body.to_string().into_bytes());
+    client.raw(row.0, at, headers, body).await.unwrap()
 }

@@ -268,6 +268,7 @@ async fn a_request_names_a_domain_and_a_url_of_it() {
     for url in [
         "https://evil.example/dexscreener.com",
         "ftp://dexscreener.com",
+        "https://me:secret@dexscreener.com/",
         " https://dexscreener.com",
         "dexscreener.com",
     ] {

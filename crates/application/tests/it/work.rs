@@ -383,7 +383,16 @@ async fn a_full_mailbox_refuses_messages_and_keeps_no_task_from_being_created() 
     let again = work.mail.send(&cmo, new(), None, &operator(), Some(&once), None).await.unwrap();
     assert_eq!(again.id, first.id, "what was sent before is told all the same");
     create(&server, "a", "critical").await;
-    assert_eq!(house.store.due(cmo.id).await.unwrap().waiting, MAX_WAITING);
+    let due = house.store.due(cmo.id).await.unwrap();
+    assert_eq!((due.waiting, due.due), (MAX_WAITING + 1, 1), "and wakes its agent all the same");
+    let ceo = house.agent("ceo").await;
+    let by = speaking(&cmo);
+    for _ in 0..MAX_WAITING / 2 {
+        work.mail.send(&ceo, new(), Some(&cmo), &by, None, None).await.unwrap();
+    }
+    let shut = work.mail.send(&ceo, new(), Some(&cmo), &by, None, None).await;
+    assert!(matches!(shut, Err(Error::Conflict(_))), "{shut:?}");
+    work.mail.send(&ceo, new(), None, &operator(), None, None).await.unwrap();
     let sent = work.mail.broadcast(new(), &operator(), None).await.unwrap();
     assert_eq!((sent.messages.len(), sent.skipped), (1, vec![ty("cmo")]));
 }

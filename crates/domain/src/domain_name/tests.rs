@@ -1,3 +1,4 @@
+//! Names of domains: one form, what is refused, what is covered.
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
 use proptest::prelude::*;

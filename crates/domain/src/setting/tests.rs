@@ -1,3 +1,4 @@
+//! Settings: defaults, ranges, names, and what is sealed.
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
 use uuid::Uuid;
@@ -113,7 +114,17 @@ fn sealed_values_open_under_their_name_only() {
 
 #[test]
 fn names_that_sound_secret_are_known() {
-    for secret in ["api_key", "smtp.password", "GITHUB_TOKEN", "x-secret", "key", "apikey"] {
+    for secret in [
+        "api_key",
+        "smtp.password",
+        "GITHUB_TOKEN",
+        "x-secret",
+        "key",
+        "apikey",
+        "botToken",
+        "dbPassword",
+        "api_keys",
+    ] {
         assert!(sounds_secret(secret), "{secret}");
     }
     for plain in ["keyboard", "tokens_per_minute", "colour", "secretary"] {

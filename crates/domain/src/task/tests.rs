@@ -1,3 +1,4 @@
+//! Tasks: the order, picks, and who may end what.
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
 use proptest::prelude::*;

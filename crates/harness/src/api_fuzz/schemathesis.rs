@@ -26,7 +26,7 @@ const CHECKS: [&str; 10] = [
     "content_type_conformance",
     "response_headers_conformance",
     "response_schema_conformance",
-    "negative_data_rejection",
+    REJECTION,
     ACCEPTANCE,
     "missing_required_header",
     "unsupported_method",
@@ -34,20 +34,51 @@ const CHECKS: [&str; 10] = [
 ];
 /// The same where a credential is asked for.
 const IGNORED_AUTH: &str = "ignored_auth";
+/// That what the description does not allow is refused.
+const REJECTION: &str = "negative_data_rejection";
 /// That what the description allows is not refused as invalid.
 const ACCEPTANCE: &str = "positive_data_acceptance";
 
 /// What may be refused although the description allows it, because a description cannot say all that is wanted.
-const UNSAYABLE: [(&str, &str, &str); 6] = [
+const UNSAYABLE: &[(&str, &str, &str)] = &[
     ("POST", "/tokens", "`expiresAt` lies in the future, and a seat is that of an agent that exists"),
     ("POST", "/agents/{type}/history", "`details` has so many bytes at most, and no text in it has a NUL"),
-    ("GET", "/agents/{type}/history", "`cursor` is one that an answer gave"),
-    ("GET", "/events", "`cursor` is one that an answer gave"),
-    ("GET", "/agents/{type}/events", "`cursor` is one that an answer gave"),
+    ("GET", "/agents/{type}/history", CURSOR),
+    ("GET", "/events", CURSOR),
+    ("GET", "/agents/{type}/events", CURSOR),
     ("GET", "/ws", "it is a WebSocket handshake"),
+    ("GET", "/agents/{type}/mailbox", CURSOR),
+    ("GET", "/agents/{type}/state", CURSOR),
+    ("PUT", "/agents/{type}/state/{key}", "`value` has so many bytes at most, and no text in it has a NUL"),
+    ("GET", "/tasks", "`cursor` is one that an answer gave, and `assignedTo` an agent that exists"),
+    ("POST", "/tasks", "`assignTo` is an agent that exists, and `dueDate` lies before the year 10000"),
+    (
+        "PATCH",
+        "/tasks/{id}",
+        "what is known is given, `assignTo` exists, `dueDate` lies before the year 10000",
+    ),
+    ("POST", "/tasks/claim", "`agent` is one that exists"),
+    ("POST", "/tasks/{id}/complete", "`result` has so many bytes at most, and no text in it has a NUL"),
+    ("GET", "/domains/whitelist", CURSOR),
+    ("POST", "/domains/whitelist", DOMAIN),
+    ("GET", "/domains/approval-requests", CURSOR),
+    ("POST", "/domains/approval-requests", DOMAIN),
+    ("GET", "/domains/check", DOMAIN),
+    (
+        "POST",
+        "/settings/{category}/{key}",
+        "what is known has values of its own, all others so many bytes at most",
+    ),
+    ("POST", "/settings/governance/{key}", "no key is known there"),
 ];
+const CURSOR: &str = "`cursor` is one that an answer gave";
+const DOMAIN: &str = "a domain is one that somebody can register, and `url` is its";
 /// How a valid request may be answered everywhere: a key or a state that another call took is none of its faults.
 const ACCEPTED: [&str; 6] = ["2xx", "401", "403", "404", "409", "412"];
+
+/// How an invalid request may be answered: a text that is too long may make its path too long.
+const REJECTED: [&str; 12] =
+    ["400", "401", "403", "404", "405", "406", "409", "413", "414", "415", "422", "429"];
 
 /// The configuration's name in the directory of a call.
 const CONFIG: &str = "schemathesis.toml";
@@ -57,8 +88,8 @@ const DESCRIPTION: &str = "openapi.json";
 
 /// How long an answer may take, in seconds.
 const ANSWER_SECONDS: u64 = 10;
-/// The same for what is [`SLOW`].
-const SLOW_SECONDS: u64 = 60;
+/// The same for what is [`SLOW`]: more than the minute that a caller may wait for a message.
+const SLOW_SECONDS: u64 = 75;
 /// How long a stream of events is listened to, in seconds; it may well be silent.
 const STREAM_SECONDS: u64 = 2;
 /// After so many events a stream is left.
@@ -66,18 +97,26 @@ const STREAM_EVENTS: u64 = 2;
 /// How often an agent that a case names is one that there is.
 const KNOWN_AGENT: f64 = 0.9;
 
-/// What waits for agents to start or to stop, or measures them for a while.
-const SLOW: [(&str, &str); 4] = [
+/// What waits for agents to start or to stop, measures them for a while, or waits for what comes.
+const SLOW: [(&str, &str); 5] = [
     ("POST", "/agents/{type}/start"),
     ("POST", STOP),
     ("POST", "/agents/{type}/restart"),
     ("GET", "/agents/{type}/stats"),
+    ("GET", MAILBOX),
 ];
+const MAILBOX: &str = "/agents/{type}/mailbox";
 const STOP: &str = "/agents/{type}/stop";
 /// How many cases of chance these get at most where agents are containers, which take a second and more each time.
 const FEW: u64 = 30;
 /// Of the agents only these are stopped, so that others run when it is asked how they are.
 const STOPPED: &[&str] = AGENTS.split_at(4).1;
+
+const SETTING: &str = "/settings/{category}/{key}";
+/// Categories of settings in which nothing is known, so that everything can be set.
+const CATEGORIES: [&str; 2] = ["integrations", "mine"];
+/// For how many seconds chance waits for messages.
+const WAITS: [u64; 2] = [0, 1];
 
 /// Which cases a call makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,10 +228,19 @@ impl Call<'_> {
                 "max-examples": self.examples,
                 "with-security-parameters": self.token.is_some(),
             },
-            "checks": accepted(&ACCEPTED),
+            "checks": {
+                ACCEPTANCE: {"expected-statuses": ACCEPTED},
+                REJECTION: {"expected-statuses": REJECTED},
+            },
             "request-timeout": ANSWER_SECONDS,
             "max-stream-events": STREAM_EVENTS,
-            "dictionaries": {"agents": {"values": AGENTS}, "stopped": {"values": STOPPED}},
+            "dictionaries": {
+                "agents": {"values": AGENTS},
+                "stopped": {"values": STOPPED},
+                "waits": {"values": WAITS},
+                "categories": {"values": CATEGORIES},
+                "any-state": {"values": ["*"]},
+            },
             "parameters": agent_of("agents"),
             "operations": self.operations(),
         });
@@ -208,12 +256,19 @@ impl Call<'_> {
         for (operation, _) in self.excluded {
             operations.push(only(operation, json!({"enabled": false})));
         }
-        for (method, path, _) in
-            UNSAYABLE.into_iter().filter(|(method, path, _)| self.document.has(method, path))
+        for (method, path, _) in UNSAYABLE.iter().filter(|(method, path, _)| self.document.has(method, path))
         {
             let operation = Operation::new(method, path);
             operations
                 .push(only(&operation, json!({"checks": accepted(&[&ACCEPTED[..], &["422"]].concat())})));
+        }
+        if self.document.has("POST", SETTING) {
+            // Else nearly all are of known categories, or in a state that was never reached.
+            let parameters = json!({
+                "path.category": {"dictionary": "categories", "probability": 0.5},
+                "header.If-Match": {"dictionary": "any-state", "probability": 0.5},
+            });
+            operations.push(only(&Operation::new("POST", SETTING), json!({"parameters": parameters})));
         }
         for operation in self.document.streams() {
             operations.push(only(operation, json!({"request-timeout": STREAM_SECONDS})));
@@ -225,6 +280,9 @@ impl Call<'_> {
             }
             if path == STOP {
                 setting["parameters"] = agent_of("stopped");
+            }
+            if path == MAILBOX {
+                setting["parameters"] = json!({"query.wait": {"dictionary": "waits", "probability": 1.0}});
             }
             operations.push(only(&Operation::new(method, path), setting));
         }

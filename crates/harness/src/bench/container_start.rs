@@ -50,6 +50,7 @@ pub(crate) const CONTAINER_START: About = About {
     unit: "ms",
     target: Some(Target::AtMost(1.10)),
     on_servers: true,
+    only_large: false,
     set_up: |context| Box::pin(set_up(context)),
 };
 

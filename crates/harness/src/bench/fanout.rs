@@ -53,6 +53,7 @@ pub(crate) const WS_FANOUT: About = About {
     unit: "deliveries/s",
     target: Some(Target::AtLeast(0.15)),
     on_servers: false,
+    only_large: false,
     set_up: |context| Box::pin(set_up(context)),
 };
 

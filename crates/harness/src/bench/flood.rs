@@ -40,6 +40,7 @@ pub(crate) const ADDRESS: About = About {
     unit: "ms (p99)",
     target: Some(Target::AtMost(2.0)),
     on_servers: false,
+    only_large: false,
     set_up: |context| Box::pin(set_up(context, By::Address)),
 };
 
@@ -52,6 +53,7 @@ pub(crate) const AGENT: About = About {
     unit: "ms (p99)",
     target: Some(Target::AtMost(2.0)),
     on_servers: false,
+    only_large: false,
     set_up: |context| Box::pin(set_up(context, By::Agent)),
 };
 

@@ -25,6 +25,7 @@ pub(crate) const HEARTBEAT: About = About {
     unit: "answers/s",
     target: Some(Target::AtLeast(0.1)),
     on_servers: false,
+    only_large: false,
     set_up: |context| Box::pin(set_up(context)),
 };
 

@@ -35,6 +35,7 @@ pub(crate) const AGENTS: About = About {
     unit: "answers/s",
     target: Some(Target::AtLeast(0.5)),
     on_servers: true,
+    only_large: false,
     set_up: |context| Box::pin(agents(context)),
 };
 
@@ -48,6 +49,7 @@ pub(crate) const EVENTS: About = About {
     unit: "answers/s",
     target: Some(Target::AtLeast(0.5)),
     on_servers: true,
+    only_large: false,
     set_up: |context| Box::pin(events(context)),
 };
 

@@ -30,6 +30,7 @@ pub(crate) const COMMIT: About = About {
     unit: "commits/s",
     target: Some(Target::AtLeast(0.5)),
     on_servers: true,
+    only_large: false,
     set_up: |context| Box::pin(commit(context)),
 };
 
@@ -43,6 +44,7 @@ pub(crate) const ORDER: About = About {
     unit: "commits/s",
     target: Some(Target::AtLeast(0.6)),
     on_servers: true,
+    only_large: false,
     set_up: |context| Box::pin(order(context)),
 };
 

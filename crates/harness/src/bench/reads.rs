@@ -31,6 +31,7 @@ pub(crate) const AGENTS: About = About {
     unit: "answers/s",
     target: Some(Target::AtLeast(0.2)),
     on_servers: false,
+    only_large: false,
     set_up: |context| Box::pin(agents(context)),
 };
 
@@ -42,6 +43,7 @@ pub(crate) const EVENTS: About = About {
     unit: "answers/s",
     target: Some(Target::AtLeast(0.05)),
     on_servers: false,
+    only_large: false,
     set_up: |context| Box::pin(events(context)),
 };
 

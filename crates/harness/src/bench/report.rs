@@ -238,6 +238,7 @@ mod tests {
             unit: "1/s",
             target,
             on_servers: false,
+            only_large: false,
             set_up: |_| Box::pin(async { Err("never set up".into()) }),
         }
     }

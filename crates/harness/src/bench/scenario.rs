@@ -34,6 +34,8 @@ pub(crate) struct About {
     pub(crate) target: Option<Target>,
     /// Whether it is about PostgreSQL, Redis and a Docker engine, which not every machine can have.
     pub(crate) on_servers: bool,
+    /// Whether there is no size of it but the larger one.
+    pub(crate) only_large: bool,
     pub(crate) set_up: SetUp,
 }
 

@@ -34,6 +34,7 @@ pub(crate) const AGENT_START: About = About {
     unit: "ms",
     target: Some(Target::AtMost(5.0)),
     on_servers: false,
+    only_large: false,
     set_up: |context| Box::pin(set_up(context)),
 };
 

@@ -30,6 +30,7 @@ pub(crate) const DURABLE_WRITE: About = About {
     unit: "writes/s",
     target: Some(Target::AtLeast(1.0)),
     on_servers: false,
+    only_large: false,
     set_up: |context| Box::pin(set_up(context)),
 };
 

@@ -32,7 +32,7 @@ type State = web::Data<AppState>;
 pub(crate) async fn list(state: State, req: HttpRequest) -> Result<web::Json<api::DomainList>, ApiError> {
     let mut query = Query::of(&req)?;
     let limit = query.limit("limit", 500, 500);
-    let after = query.parsed("cursor", cursor::ALLOWED, |text| text.parse::<DomainName>().ok());
+    let after = query.parsed("cursor", cursor::ALLOWED, |text| DomainName::stored(text.to_owned()).ok());
     query.done()?;
     let entries = state.domains.list(after.as_ref(), limit).await?;
     let last = entries.last().filter(|_| entries.len() == limit as usize);

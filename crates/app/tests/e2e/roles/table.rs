@@ -4,9 +4,9 @@
 
 /// An operation, who may do it, and what it then answers.
 ///
-/// Who: `public` everybody, `any` every credential, the roles by their names, `own` an agent for itself, `agent` every
-/// agent. `seat` and `self` are the holder of the seat and the agent that stand in a body: nobody yet, since nothing
-/// reads a body before its path is served.
+/// Who: `public` everybody, `any` every credential, the roles by their names, `own` an agent for itself, `named` an agent
+/// for itself where the body names it, `agent` every agent, with what concerns it. `seat` and `self` are the holder of the
+/// seat and the agent that stand in a body: nobody yet, since nothing reads a body before its path is served.
 pub(super) type Row = (&'static str, &'static str, &'static str, u16);
 
 /// What the description has.
@@ -38,18 +38,39 @@ pub(super) const SERVED: &[Row] = &[
     ("POST", "/tokens/{id}/rotate", "admin", 200),
     ("DELETE", "/tokens/{id}", "admin", 200),
     ("GET", "/audit", "admin", 200),
+    ("GET", "/agents/{type}/state", "viewer operator human own", 200),
+    ("PUT", "/agents/{type}/state/{key}", "own", 200),
+    ("POST", "/agents/{type}/message", "operator agent", 201),
+    ("GET", "/agents/{type}/mailbox", "viewer operator human own", 200),
+    ("POST", "/agents/{type}/mailbox/{id}/ack", "own", 200),
+    ("POST", "/broadcast", "operator", 201),
+    ("GET", "/tasks", "viewer operator human agent", 200),
+    ("POST", "/tasks", "operator agent", 201),
+    ("GET", "/tasks/{id}", "viewer operator human agent", 200),
+    ("PATCH", "/tasks/{id}", "operator", 200),
+    ("POST", "/tasks/claim", "named", 200),
+    ("POST", "/tasks/{id}/complete", "operator agent", 200),
+    ("POST", "/tasks/{id}/fail", "operator agent", 200),
+    ("POST", "/tasks/{id}/cancel", "operator agent", 200),
+    ("GET", "/domains/whitelist", "viewer operator human", 200),
+    ("POST", "/domains/whitelist", "operator", 201),
+    ("DELETE", "/domains/{domain}", "operator", 200),
+    ("GET", "/domains/approval-requests", "viewer operator human", 200),
+    ("POST", "/domains/approval-requests", "operator agent", 201),
+    ("POST", "/domains/approval-requests/{id}/approve", "operator human", 200),
+    ("POST", "/domains/approval-requests/{id}/reject", "operator human", 200),
+    ("GET", "/domains/check", "viewer operator human agent", 200),
+    ("GET", "/settings", "viewer operator human", 200),
+    ("GET", "/settings/schema", "viewer operator human", 200),
+    ("POST", "/settings/{category}/{key}", "operator", 200),
+    // A human may; no rule of votes is known yet that could be set.
+    ("POST", "/settings/governance/{key}", "human", 422),
 ];
 
 /// What the contract has and the description not yet: 501 for who may.
 pub(super) const LATER: &[Row] = &[
-    ("GET", "/agents/{type}/state", "viewer operator human own", 501),
-    ("PUT", "/agents/{type}/state/{key}", "own", 501),
-    ("POST", "/agents/{type}/message", "operator agent", 501),
-    ("GET", "/agents/{type}/mailbox", "viewer operator human own", 501),
-    ("POST", "/agents/{type}/mailbox/{id}/ack", "own", 501),
     ("GET", "/agents/{type}/usage", "viewer operator human", 501),
     ("POST", "/agents/{type}/think", "own", 501),
-    ("POST", "/broadcast", "operator", 501),
     ("GET", "/fleet", "viewer operator human", 501),
     ("POST", "/fleet/stop", "admin", 501),
     ("POST", "/fleet/resume", "admin", 501),
@@ -68,26 +89,6 @@ pub(super) const LATER: &[Row] = &[
     ("POST", "/decisions/{id}/withdraw", "operator human agent", 501),
     ("POST", "/decisions/{id}/tier", "operator human agent", 501),
     ("GET", "/escalations", "viewer operator human", 501),
-    ("GET", "/tasks", "viewer operator human agent", 501),
-    ("POST", "/tasks", "operator agent", 501),
-    ("GET", "/tasks/{id}", "viewer operator human agent", 501),
-    ("PATCH", "/tasks/{id}", "operator", 501),
-    ("POST", "/tasks/claim", "self", 501),
-    ("POST", "/tasks/{id}/complete", "operator agent", 501),
-    ("POST", "/tasks/{id}/fail", "operator agent", 501),
-    ("POST", "/tasks/{id}/cancel", "operator agent", 501),
-    ("GET", "/domains/whitelist", "viewer operator human", 501),
-    ("POST", "/domains/whitelist", "operator", 501),
-    ("DELETE", "/domains/{domain}", "operator", 501),
-    ("GET", "/domains/approval-requests", "viewer operator human", 501),
-    ("POST", "/domains/approval-requests", "operator agent", 501),
-    ("POST", "/domains/approval-requests/{id}/approve", "operator human", 501),
-    ("POST", "/domains/approval-requests/{id}/reject", "operator human", 501),
-    ("GET", "/domains/check", "viewer operator human agent", 501),
-    ("GET", "/settings", "viewer operator human", 501),
-    ("GET", "/settings/schema", "viewer operator human", 501),
-    ("POST", "/settings/queue/{key}", "operator", 501),
-    ("POST", "/settings/governance/{key}", "human", 501),
     ("POST", "/benchmark/run", "operator", 501),
     ("GET", "/benchmark/runs", "viewer operator human", 501),
     ("GET", "/benchmark/runs/{runId}", "viewer operator human", 501),
@@ -133,6 +134,81 @@ pub(super) const BODIES: &[(&str, &str, &str, &[&str], &str)] = &[
         r#"{"roles":"viewer"}"#,
     ),
     ("POST", "/tokens/{id}/rotate", r#"{"overlap":604801}"#, &["/overlap"], r#"{"overlap":"long"}"#),
+    ("PUT", "/agents/{type}/state/{key}", r#"{"value":"\u0000"}"#, &["/value"], "1"),
+    (
+        "POST",
+        "/agents/{type}/message",
+        r#"{"message":" ","priority":"odd"}"#,
+        &["/message", "/priority"],
+        r#"{"message":1}"#,
+    ),
+    (
+        "POST",
+        "/broadcast",
+        r#"{"message":" ","priority":"odd"}"#,
+        &["/message", "/priority"],
+        r#"{"priority":1}"#,
+    ),
+    (
+        "POST",
+        "/tasks",
+        r#"{"title":" ","description":"\u0000","assignTo":"clevel","priority":"odd","dueDate":"noon"}"#,
+        &["/assignTo", "/description", "/dueDate", "/priority", "/title"],
+        r#"{"title":1}"#,
+    ),
+    (
+        "PATCH",
+        "/tasks/{id}",
+        r#"{"title":" ","description":"\u0000","assignTo":"clevel","priority":"odd","dueDate":"noon","status":"completed"}"#,
+        &["/assignTo", "/description", "/dueDate", "/priority", "/status", "/title"],
+        r#"{"description":1}"#,
+    ),
+    ("POST", "/tasks/claim", r#"{"agent":"clevel"}"#, &["/agent"], r#"{"agent":1}"#),
+    ("POST", "/tasks/{id}/complete", r#"{"result":"\u0000"}"#, &["/result"], "\"done\""),
+    ("POST", "/tasks/{id}/fail", r#"{"error":" "}"#, &["/error"], r#"{"error":1}"#),
+    ("POST", "/tasks/{id}/cancel", r#"{"reason":"\u0000"}"#, &["/reason"], r#"{"reason":1}"#),
+    (
+        "POST",
+        "/domains/whitelist",
+        r#"{"domain":"com","category":"Of mine","description":"\u0000"}"#,
+        &["/category", "/description", "/domain"],
+        r#"{"domain":1}"#,
+    ),
+    (
+        "POST",
+        "/domains/approval-requests",
+        r#"{"domain":"10.0.0.1","url":"ftp://x","taskContext":"\u0000","reason":"\u0000","category":"Of mine"}"#,
+        &["/category", "/domain", "/reason", "/taskContext", "/url"],
+        r#"{"url":1}"#,
+    ),
+    (
+        "POST",
+        "/domains/approval-requests/{id}/approve",
+        r#"{"reason":"\u0000","category":"Of mine"}"#,
+        &["/category", "/reason"],
+        r#"{"reason":1}"#,
+    ),
+    (
+        "POST",
+        "/domains/approval-requests/{id}/reject",
+        r#"{"reason":"\u0000","category":"Of mine"}"#,
+        &["/category", "/reason"],
+        r#"{"reason":1}"#,
+    ),
+    (
+        "POST",
+        "/settings/{category}/{key}",
+        r#"{"value":-1,"description":"\u0000","secret":true}"#,
+        &["/description", "/secret", "/value"],
+        r#"{"description":1}"#,
+    ),
+    (
+        "POST",
+        "/settings/governance/{key}",
+        r#"{"value":"x","description":"\u0000"}"#,
+        &["/description", "?key"],
+        r#"{"secret":1}"#,
+    ),
 ];
 
 /// Queries that are wrong in every parameter that has a form, with the places of their faults.
@@ -151,5 +227,15 @@ pub(super) const QUERIES: &[(&str, &str, &[&str])] = &[
     // Actor and operation are any text: what nobody did has no entries.
     ("/audit", "limit=0&cursor=x&outcome=good&actor=x&operation=x", &["?cursor", "?limit", "?outcome"]),
     ("/tokens", "limit=0&cursor=x", &["?cursor", "?limit"]),
+    ("/agents/{type}/state", "limit=0&cursor=a%20b", &["?cursor", "?limit"]),
+    ("/agents/{type}/mailbox", "limit=501&cursor=x&wait=61", &["?cursor", "?limit", "?wait"]),
+    (
+        "/tasks",
+        "status=odd&assignedTo=A%20B&limit=0&offset=100001&cursor=x",
+        &["?assignedTo", "?cursor", "?limit", "?offset", "?status"],
+    ),
+    ("/domains/whitelist", "limit=501&cursor=com", &["?cursor", "?limit"]),
+    ("/domains/approval-requests", "status=odd&limit=0&cursor=x", &["?cursor", "?limit", "?status"]),
+    ("/domains/check", "domain=co.uk", &["?domain"]),
     ("/ws", "types=odd&since=odd&ticket=odd", &["?since", "?types"]),
 ];
