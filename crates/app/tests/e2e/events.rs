@@ -66,12 +66,13 @@ pub(crate) async fn a_listener_that_is_cut_and_resumes_at_random_has_exactly_the
     assert_eq!(seen, logged, "seed {seed}");
 }
 
-/// Waits until the start has made all agents; gives the newest position.
+/// Waits until the start has made all agents and the list of domains; gives the newest position.
 async fn all_registered(client: &aito_client::Client) -> String {
     wait::until("events", SOON, async || {
+        let domains = client.domains(&Page::default()).await.unwrap().domains.len();
         let events = client.events(&EventQuery::default()).await.unwrap().events;
-        // Seven agents, and the first token.
-        (events.len() == 8).then(|| events[0].position.clone())
+        // Seven agents, the first token, and what every list begins with.
+        (domains > 0 && events.len() == 8 + domains).then(|| events[0].position.clone())
     })
     .await
 }

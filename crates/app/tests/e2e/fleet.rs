@@ -140,7 +140,11 @@ pub(crate) async fn concurrent_starts_and_restarts_leave_one_process(set: Set) {
         })
     });
     for call in futures_util::future::join_all(calls).await {
-        call.unwrap().unwrap();
+        // Where a start takes long, others change the agent faster than one of these comes through: the wish stands.
+        if let Err(why) = call.unwrap() {
+            assert_eq!(why.status(), Some(503), "{why}");
+            assert!(why.to_string().contains("it will be tried again"), "{why}");
+        }
     }
     until_status(&server.client(), "coo", AgentStatus::Active).await;
     assert_eq!(sandbox.agents().len(), 1);
