@@ -21,8 +21,9 @@ use crate::{
     },
 };
 
-/// How often a start begins anew after it met something that has a remedy.
-const TRIES: u32 = 8;
+/// How often a start begins anew after it met something that has a remedy. Servers that make the network at the same time
+/// take it away from each other until one is left, which takes a slow engine many of these.
+const TRIES: u32 = 24;
 
 /// Pause between two tries, in which another server may set right what is in the way.
 const PAUSE: Duration = Duration::from_millis(50);

@@ -32,6 +32,8 @@ use crate::{
 
 /// How many tasks of one agent may be in progress, by default.
 const AT_MOST: usize = 2;
+/// For how many milliseconds at most a client that got no task pauses: asking in vain should not be all that happens.
+const IDLE_MS: u64 = 400;
 /// How long everything may take.
 const AT_LONGEST: Duration = Duration::from_secs(1200);
 
@@ -126,7 +128,11 @@ fn configuration(sandbox: &Sandbox) -> String {
     AGENTS.map(|agent| {
         let file = format!("{root}/credential-{agent}");
         let say = r#"echo "$AGENT_INCARNATION $(cat "$AGENT_CREDENTIAL_FILE")""#;
-        let script = format!("{say} > {file}-$AGENT_INCARNATION; mv {file}-$AGENT_INCARNATION {file}; exec sleep 1000");
+        // The first process of a container is ended by no signal that it does not catch.
+        let script = format!(
+            "{say} > {file}-$AGENT_INCARNATION; mv {file}-$AGENT_INCARNATION {file}; \
+             trap \"exit 0\" TERM; sleep 1000 & wait"
+        );
         format!(
             "[agents.{agent}]\ngrace = 1\nheartbeat_interval = 3600\ncommand = [\"/bin/sh\", \"-c\", '{script}']\n\
              [agents.{agent}.restart]\ninitial_ms = 20\nmax_ms = 500\n"
@@ -217,12 +223,12 @@ impl Worker {
                     None => {
                         let reason = claimed.reason.unwrap_or_default();
                         assert!(["nothing_waits", "at_limit"].contains(&reason.as_str()), "{reason}");
-                        self.pause(60).await;
+                        self.pause(IDLE_MS).await;
                     }
                 },
                 Err(why) => {
                     self.refused(agent, own, &why);
-                    self.pause(60).await;
+                    self.pause(IDLE_MS).await;
                 }
             }
         }
@@ -262,15 +268,15 @@ impl Worker {
         self.acknowledge(task.id, Said::Claimed(incarnation));
         self.pause(15).await;
         let (ended, said) = match self.random.random_range(0..100) {
-            0..65 => {
+            0..70 => {
                 let outcome = CompleteTask { result: Some(json!({ "by": incarnation })) };
                 (client.complete_task(task.id, &outcome).await, Said::Completed)
             }
-            65..80 => {
+            70..85 => {
                 let outcome = FailTask { error: Some("it cannot be done".to_owned()) };
                 (client.fail_task(task.id, &outcome).await, Said::Failed)
             }
-            80..85 => (client.cancel_task(task.id, &CancelTask::default()).await, Said::Cancelled),
+            85..92 => (client.cancel_task(task.id, &CancelTask::default()).await, Said::Cancelled),
             _ => return,
         };
         match ended {
@@ -299,18 +305,21 @@ impl Worker {
     }
 }
 
-/// Ends incarnations, by a restart or a signal, until everything is over; how many.
+/// Ends incarnations, by a restart or a signal, until everything is over; how many. It is after those that hold tasks.
 async fn sabotage(sandbox: &Sandbox, clients: &[Client], shared: &Shared, seed: u64) -> u32 {
     let mut random = StdRng::seed_from_u64(seed ^ u64::MAX);
     let mut deaths = 0;
+    let query = TaskQuery { status: Some("in_progress".to_owned()), ..TaskQuery::default() };
     while !shared.is_over.load(Ordering::Acquire) {
         wait::pass(Duration::from_millis(random.random_range(50..500))).await;
-        if random.random_bool(0.5) {
-            let agent = AGENTS.choose(&mut random).unwrap();
-            let restarted = clients.choose(&mut random).unwrap().restart(agent).await;
+        let client = clients.choose(&mut random).unwrap();
+        let held = client.tasks(&query).await.unwrap().tasks;
+        let Some(Task { assigned_to: agent, .. }) = held.choose(&mut random) else { continue };
+        if random.random_bool(0.4) {
+            let restarted = client.restart(agent).await;
             restarted.unwrap_or_else(|why| panic!("seed {seed}: {agent} cannot be restarted: {why}"));
             deaths += 1;
-        } else if let Some((_, _, pid)) = sandbox.agents().choose(&mut random) {
+        } else if let Some((_, _, pid)) = sandbox.agents().iter().find(|(name, ..)| name == agent) {
             processes::signal(*pid, Signal::KILL);
             deaths += 1;
         }
