@@ -32,7 +32,7 @@ use crate::{
     error::Error,
     mailbox::MailService,
     once::{Once, Outcome},
-    quota::{Counted, Quotas},
+    quota::{Counted, Quotas, settle_up},
     writer::Writer,
 };
 
@@ -294,9 +294,7 @@ impl DomainService {
             self.writer.tell(&mut commit, asker.map(|agent| agent.id), by.actor(), vec![told], now);
             self.writer.account(&mut commit, by, now, domain.as_str());
             let done = self.writer.apply_once(&mut commit, None, &[], &()).await;
-            if let (Some(taken), Ok(Outcome::Conflict) | Err(_)) = (taken, &done) {
-                taken.give_back();
-            }
+            settle_up(taken, &done);
             match done? {
                 Outcome::Now | Outcome::Before(()) => {
                     by.told();

@@ -18,7 +18,7 @@ use crate::{
     checks::Faults,
     error::Error,
     once::{Once, Outcome},
-    quota::{Counted, Quotas},
+    quota::{Cost, Counted, Paid, Quotas, settle_up},
     writer::Writer,
 };
 
@@ -102,22 +102,14 @@ impl HistoryService {
         let details = entry.details.as_ref().map(ToString::to_string).unwrap_or_default();
         let content = [entry.action_type.as_str().as_bytes(), entry.summary.as_bytes(), details.as_bytes()];
         let bytes = (entry.summary.len() + details.len()) as u64;
-        let mut taken = None;
-        if let Some(quotas) = quotas {
-            match (quotas.take(Counted::History, agent.id, &agent.agent_type, bytes).await, once) {
-                (Ok(it), _) => taken = Some(it),
-                (Err(spent @ Error::TooMany { .. }), Some(once)) => {
-                    let first = self.writer.was_done(once, &content, agent).await?;
-                    return first.map(|first: First| first.of(entry)).ok_or(spent);
-                }
-                (Err(error), _) => return Err(error),
-            }
-        }
+        let cost = quotas.map(|quotas| Cost { quotas, what: Counted::History, agent, bytes });
+        let taken = match self.writer.pay::<First>(cost, once, &content).await? {
+            Paid::Now(taken) => taken,
+            Paid::Before(first) => return Ok(first.of(entry)),
+        };
         let first = First { id: entry.id, created_at: now };
         let done = self.writer.apply_once(&mut commit, once, &content, &first).await;
-        if let (Some(taken), Ok(Outcome::Before(_) | Outcome::Conflict) | Err(_)) = (taken, &done) {
-            taken.give_back();
-        }
+        settle_up(taken, &done);
         match done? {
             Outcome::Now => {
                 by.told();

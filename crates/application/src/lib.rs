@@ -16,6 +16,7 @@ pub mod health;
 pub mod heartbeat;
 mod hints;
 pub mod history;
+mod locked;
 pub mod login;
 pub mod mailbox;
 pub mod metrics;

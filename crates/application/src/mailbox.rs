@@ -6,7 +6,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -32,8 +32,9 @@ use crate::{
     by::By,
     checks::{Faults, busy},
     error::Error,
+    locked::lock,
     once::{Once, Outcome},
-    quota::{Counted, Quotas},
+    quota::{Cost, Counted, Paid, Quotas, settle_up},
     settings::SettingsService,
     writer::Writer,
 };
@@ -138,14 +139,14 @@ impl MailService {
     /// [`Error::Unavailable`].
     pub async fn due(&self, agent: AgentId) -> Result<u64, Error> {
         let now = self.writer.clock().monotonic();
-        let known = self.counted.lock().unwrap_or_else(PoisonError::into_inner).get(&agent).copied();
+        let known = lock(&self.counted).get(&agent).copied();
         if let Some((at, count)) = known
             && now.saturating_sub(at) < COUNTED
         {
             return Ok(count);
         }
         let count = self.store.due(agent).await?.due;
-        self.counted.lock().unwrap_or_else(PoisonError::into_inner).insert(agent, (now, count));
+        lock(&self.counted).insert(agent, (now, count));
         Ok(count)
     }
 
@@ -168,17 +169,13 @@ impl MailService {
         let mail =
             self.letter(to.id, MailKind::Message, priority, json!({ "message": new.text }), from, by).await?;
         let sent = |first: First| first.of(mail.clone());
-        let mut taken = None;
-        if let (Some(quotas), Some(from)) = (quotas, from) {
-            let what = Counted::Spent(SpentKind::Messages);
-            match (quotas.take(what, from.id, &from.agent_type, new.text.len() as u64).await, once) {
-                (Ok(it), _) => taken = Some(it),
-                (Err(spent @ Error::TooMany { .. }), Some(once)) => {
-                    return self.writer.was_done(once, &content, to).await?.map(sent).ok_or(spent);
-                }
-                (Err(error), _) => return Err(error),
-            }
-        }
+        let what = Counted::Spent(SpentKind::Messages);
+        let cost = quotas.zip(from);
+        let cost = cost.map(|(quotas, agent)| Cost { quotas, what, agent, bytes: new.text.len() as u64 });
+        let taken = match self.writer.pay(cost, once, &content).await? {
+            Paid::Now(taken) => taken,
+            Paid::Before(first) => return Ok(sent(first)),
+        };
         // Half of it is kept free from agents, so that none of them can shut out people.
         let most = if from.is_some() { MAX_WAITING / 2 } else { MAX_WAITING };
         let full = self.store.due(to.id).await?.waiting >= most;
@@ -206,9 +203,7 @@ impl MailService {
         self.writer.account(&mut commit, by, mail.created_at, "");
         let first = First { id: mail.id, created_at: mail.created_at, wake_at: mail.wake_at };
         let done = self.writer.apply_once(&mut commit, once, &content, &first).await;
-        if let (Some(taken), Ok(Outcome::Before(_) | Outcome::Conflict) | Err(_)) = (taken, &done) {
-            taken.give_back();
-        }
+        settle_up(taken, &done);
         match done? {
             Outcome::Now => {
                 by.told();
@@ -291,7 +286,7 @@ impl MailService {
             match self.writer.apply_once(&mut commit, None, &[], &()).await? {
                 Outcome::Now | Outcome::Before(()) => {
                     by.told();
-                    self.counted.lock().unwrap_or_else(PoisonError::into_inner).remove(&agent.id);
+                    lock(&self.counted).remove(&agent.id);
                     return Ok(Mail { version: mail.version.next(), ..mail });
                 }
                 Outcome::Conflict => {

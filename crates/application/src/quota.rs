@@ -11,6 +11,7 @@ use std::{
 };
 
 use aito_domain::{
+    agent::Agent,
     id::{AgentId, AgentType},
     ports::{
         clock::Clock,
@@ -21,7 +22,13 @@ use aito_domain::{
     time::{Timestamp, between},
 };
 
-use crate::error::Error;
+use serde::de::DeserializeOwned;
+
+use crate::{
+    error::Error,
+    once::{Once, Outcome},
+    writer::Writer,
+};
 
 /// How long a count is used before it is made anew.
 const COUNTED: Duration = Duration::from_secs(5);
@@ -98,6 +105,54 @@ struct Count {
     written: Written,
     /// By the clock that never goes back.
     at: Duration,
+}
+
+/// What a call costs: one row with so many bytes, from what an agent may store today.
+pub(crate) struct Cost<'q> {
+    pub(crate) quotas: &'q Quotas,
+    pub(crate) what: Counted,
+    pub(crate) agent: &'q Agent,
+    pub(crate) bytes: u64,
+}
+
+/// A call that was paid for, or needs not be.
+pub(crate) enum Paid<'q, T> {
+    /// With this, if it costs anything.
+    Now(Option<Taken<'q>>),
+    /// It was made before, and this was the answer.
+    Before(T),
+}
+
+impl Writer {
+    /// Pays for a call. One that was made before costs nothing, and is told so also when nothing is left.
+    ///
+    /// # Errors
+    /// As [`Quotas::take`] and [`Self::was_done`].
+    pub(crate) async fn pay<'q, T>(
+        &self,
+        cost: Option<Cost<'q>>,
+        once: Option<&Once>,
+        content: &[&[u8]],
+    ) -> Result<Paid<'q, T>, Error>
+    where
+        T: DeserializeOwned,
+    {
+        let Some(Cost { quotas, what, agent, bytes }) = cost else { return Ok(Paid::Now(None)) };
+        match (quotas.take(what, agent.id, &agent.agent_type, bytes).await, once) {
+            (Ok(taken), _) => Ok(Paid::Now(Some(taken))),
+            (Err(spent @ Error::TooMany { .. }), Some(once)) => {
+                self.was_done(once, content, agent).await?.map(Paid::Before).ok_or(spent)
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+}
+
+/// Gives back what was taken for a call that stored nothing.
+pub(crate) fn settle_up<T>(taken: Option<Taken<'_>>, done: &Result<Outcome<T>, Error>) {
+    if let (Some(taken), Ok(Outcome::Before(_) | Outcome::Conflict) | Err(_)) = (taken, done) {
+        taken.give_back();
+    }
 }
 
 /// What was taken, to be told to the store with what it was taken for, or given back when that was not stored.

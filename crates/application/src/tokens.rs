@@ -6,7 +6,7 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -34,6 +34,7 @@ use uuid::Uuid;
 use crate::{
     by::By,
     error::{Error, Fault},
+    locked::lock,
     once::{Once, Outcome},
     shared::Shared,
     writer::{Applied, Writer},
@@ -541,11 +542,6 @@ fn ended(why: Refused) -> String {
         Refused::Expired => "the token has expired: make another one".to_owned(),
         Refused::Secret => "the secret is another".to_owned(),
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every state of what is locked here is a good one.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -18,6 +18,12 @@ pub fn millis(ms: i64) -> Timestamp {
     })
 }
 
+/// Whether every store and wire shape can hold a time that somebody gives: from 1970 to the end of 9999.
+#[must_use]
+pub fn is_storable(at: Timestamp) -> bool {
+    (0..253_402_300_800_000).contains(&at.timestamp_millis())
+}
+
 /// The same point without its part below one millisecond.
 #[must_use]
 pub fn truncate(at: Timestamp) -> Timestamp {

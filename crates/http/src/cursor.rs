@@ -2,7 +2,7 @@
 //!
 //! Invariant: what is read was written by [`write`], or is refused; its time is one that every store can hold.
 
-use aito_domain::time::{Timestamp, millis};
+use aito_domain::time::{Timestamp, is_storable, millis};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use uuid::Uuid;
 
@@ -17,9 +17,8 @@ pub(crate) fn write(at: Timestamp, id: Uuid) -> String {
 /// The row before a place.
 pub(crate) fn read(text: &str) -> Option<(Timestamp, Uuid)> {
     let (at, id) = parts(text)?;
-    // From 1970 to the end of 9999.
-    let at = at.parse().ok().filter(|at| (0..253_402_300_800_000_i64).contains(at))?;
-    Some((millis(at), id))
+    let at = at.parse().ok().map(millis).filter(|at| is_storable(*at))?;
+    Some((at, id))
 }
 
 /// The place after something that is ordered by a small number and then by id.

@@ -306,12 +306,12 @@ async fn two_servers_that_seal_at_once_make_one_chain() {
         .map(|guard| {
             let (audit, store, done) = (guard.audit.clone(), house.store.clone(), done.clone());
             tokio::spawn(async move {
-                let mut steps = 0;
+                // Who is slower may lose every race; when nobody writes any more it finds everything sealed.
                 loop {
                     let is_over = done.is_cancelled();
-                    steps += usize::from(audit.seal().await.is_some());
-                    if is_over && store.unsealed(1).await.unwrap().is_empty() {
-                        return steps;
+                    let head = audit.seal().await;
+                    if is_over && head.is_some() && store.unsealed(1).await.unwrap().is_empty() {
+                        return;
                     }
                 }
             })
@@ -336,7 +336,7 @@ async fn two_servers_that_seal_at_once_make_one_chain() {
     }
     done.cancel();
     for task in sealing {
-        assert!(task.await.unwrap() > 0, "both have sealed or found everything sealed");
+        task.await.unwrap();
     }
     let found = verified(&house, &[]).await;
     assert_eq!((found.entries, found.after, found.unsealed), (written.len() as u64, 0, 0));

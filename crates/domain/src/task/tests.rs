@@ -5,7 +5,12 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use super::*;
-use crate::{agent::Reach, time::millis};
+use crate::{
+    agent::{Lifecycle, Reach},
+    event::NewEvent,
+    id::EventId,
+    time::millis,
+};
 
 const DAY: Duration = Duration::from_secs(86_400);
 const RULES: ClaimRules = ClaimRules { at_most: 2, age_step: DAY };

@@ -119,50 +119,20 @@ where
     Known { method, operation, route: web::to(Guarded(handler)) }
 }
 
-fn get<F, Args>(operation: Operation, handler: F) -> Known
-where
-    F: Handler<Args>,
-    Args: actix_web::FromRequest + 'static,
-    F::Output: Responder + 'static,
-{
-    known(Method::GET, operation, handler)
+macro_rules! methods {
+    ($($name:ident = $method:ident),*) => {$(
+        fn $name<F, Args>(operation: Operation, handler: F) -> Known
+        where
+            F: Handler<Args>,
+            Args: actix_web::FromRequest + 'static,
+            F::Output: Responder + 'static,
+        {
+            known(Method::$method, operation, handler)
+        }
+    )*};
 }
 
-fn post<F, Args>(operation: Operation, handler: F) -> Known
-where
-    F: Handler<Args>,
-    Args: actix_web::FromRequest + 'static,
-    F::Output: Responder + 'static,
-{
-    known(Method::POST, operation, handler)
-}
-
-fn put<F, Args>(operation: Operation, handler: F) -> Known
-where
-    F: Handler<Args>,
-    Args: actix_web::FromRequest + 'static,
-    F::Output: Responder + 'static,
-{
-    known(Method::PUT, operation, handler)
-}
-
-fn patch<F, Args>(operation: Operation, handler: F) -> Known
-where
-    F: Handler<Args>,
-    Args: actix_web::FromRequest + 'static,
-    F::Output: Responder + 'static,
-{
-    known(Method::PATCH, operation, handler)
-}
-
-fn delete<F, Args>(operation: Operation, handler: F) -> Known
-where
-    F: Handler<Args>,
-    Args: actix_web::FromRequest + 'static,
-    F::Output: Responder + 'static,
-{
-    known(Method::DELETE, operation, handler)
-}
+methods!(get = GET, post = POST, put = PUT, patch = PATCH, delete = DELETE);
 
 /// A path with what it knows; GET answers HEAD too (RFC 9110, section 9.1).
 fn path(pattern: &str, known: impl IntoIterator<Item = Known>) -> Resource {

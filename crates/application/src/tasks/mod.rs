@@ -1,18 +1,18 @@
-//! Tasks: created, shown, handed out, ended; leases of the dead taken back and overdue ones told of.
+//! Tasks: created, shown, ended; handed out in [`claims`].
 //!
-//! Invariants: what an agent may see is what was assigned to or created by it, and the rest is not there for it; a claim
-//! is chosen inside its commit; the sweep looks and is not told, and every pass of it is idempotent.
+//! Invariants: what an agent may see is what was assigned to or created by it, and the rest is not there for it.
+
+mod claims;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use aito_domain::{
     agent::Agent,
-    event::Actor,
-    id::{AgentId, AgentType, EventId, Incarnation, TaskId, Version},
+    id::{AgentId, AgentType, Incarnation, TaskId, Version},
     mailbox::MailKind,
     ports::{
         Total,
@@ -22,37 +22,32 @@ use aito_domain::{
     },
     quota::SpentKind,
     task::{
-        EndedBy, MAX_DESCRIPTION, MAX_REASON, MAX_RESULT, MAX_TITLE, PickOutcome, Priority, Refused, Task,
-        TaskEdit, TaskMove, TaskPick, TaskStatus,
+        EndedBy, MAX_DESCRIPTION, MAX_REASON, MAX_RESULT, MAX_TITLE, Priority, Refused, Task, TaskEdit,
+        TaskMove, TaskStatus,
     },
-    time::{Timestamp, truncate},
+    time::{Timestamp, is_storable, truncate},
 };
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+
+pub use claims::Claim;
 
 use crate::{
     by::By,
     checks::{Faults, busy, expect},
     error::Error,
+    locked::lock,
     mailbox::MailService,
     names::Names,
     once::{Once, Outcome},
-    quota::{Counted, Quotas},
+    quota::{Cost, Counted, Paid, Quotas, settle_up},
     settings::SettingsService,
     writer::Writer,
 };
 
 /// How long an estimate of how many there are is used.
 const ESTIMATED: Duration = Duration::from_secs(10);
-/// How often the sweep looks.
-const SWEEP_EVERY: Duration = Duration::from_secs(1);
-/// How many overdue tasks one pass tells of; the next one goes on.
-const OVERDUE_AT_ONCE: u32 = 100;
-/// How many leases one claim takes back at most.
-const RELEASES_AT_ONCE: usize = 8;
 /// How often a change is tried when somebody else was faster.
 const TRIES: u32 = 12;
 
@@ -113,17 +108,6 @@ pub struct TaskPage {
     pub tasks: Vec<TaskView>,
     /// How many there are on all pages.
     pub total: Total,
-}
-
-/// What a claim came to.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Claim {
-    /// This task.
-    Task(Box<TaskView>),
-    /// There is none for it.
-    NothingWaits,
-    /// It holds as many as it may.
-    AtLimit,
 }
 
 /// How a task is to end.
@@ -272,18 +256,13 @@ impl TaskService {
             let task = Task { id, created_at, updated_at: created_at, version, ..task.clone() };
             TaskView { task, assignee: assignee.agent_type.clone() }
         };
-        let mut taken = None;
-        if let Some(creator) = creator {
-            let bytes = (new.title.len() + description.len()) as u64;
-            let what = Counted::Spent(SpentKind::Tasks);
-            match (quotas.take(what, creator.id, &creator.agent_type, bytes).await, once) {
-                (Ok(it), _) => taken = Some(it),
-                (Err(spent @ Error::TooMany { .. }), Some(once)) => {
-                    return self.writer.was_done(once, &content, &assignee).await?.map(view).ok_or(spent);
-                }
-                (Err(error), _) => return Err(error),
-            }
-        }
+        let bytes = (new.title.len() + description.len()) as u64;
+        let what = Counted::Spent(SpentKind::Tasks);
+        let cost = creator.map(|agent| Cost { quotas, what, agent, bytes });
+        let taken = match self.writer.pay(cost, once, &content).await? {
+            Paid::Now(taken) => taken,
+            Paid::Before(first) => return Ok(view(first)),
+        };
         let woken = self.woken(&task, by).await;
         let done = match woken {
             Ok(woken) => {
@@ -298,9 +277,7 @@ impl TaskService {
             }
             Err(error) => Err(error),
         };
-        if let (Some(taken), Ok(Outcome::Before(_) | Outcome::Conflict) | Err(_)) = (taken, &done) {
-            taken.give_back();
-        }
+        settle_up(taken, &done);
         match done? {
             Outcome::Now => {
                 by.told();
@@ -412,141 +389,6 @@ impl TaskService {
         .await
     }
 
-    /// Gives an agent's incarnation its next task.
-    ///
-    /// # Errors
-    /// [`Error::PastIncarnation`]; [`Error::Conflict`] when the agent does not run, or the claim has ended before it could
-    /// be answered; [`Error::Unavailable`].
-    pub async fn claim(&self, agent: AgentId, incarnation: Incarnation, by: &By) -> Result<Claim, Error> {
-        let rules = self.settings.current().await?.claim_rules();
-        for attempt in 0..TRIES {
-            let now = self.writer.clock().now();
-            let pick = TaskPick {
-                agent,
-                claimant: Some(incarnation),
-                rules,
-                at: now,
-                actor: by.actor().clone(),
-                ids: self.event_ids(),
-            };
-            // Agents ask often and mostly in vain: that writes nothing.
-            let read = self.store.claimable(agent).await?;
-            let read = read.ok_or_else(|| Error::NotFound(format!("there is no agent {agent}")))?;
-            let foreseen = pick.decide(&read);
-            if foreseen.tasks.is_empty() {
-                return self.claimed(foreseen.outcome, incarnation).await;
-            }
-            let mut commit = self.writer.begin();
-            commit.pick = Some(pick);
-            self.writer.account(&mut commit, by, now, "");
-            match self.writer.pick(&commit).await? {
-                Some(outcome) => {
-                    by.told();
-                    return self.claimed(outcome, incarnation).await;
-                }
-                None => {
-                    self.writer.still_speaks(by).await?;
-                    self.writer.pause(attempt).await;
-                }
-            }
-        }
-        Err(busy("the agent's list of tasks"))
-    }
-
-    /// Takes back what the dead hold and tells of what is overdue, until `stop`.
-    pub async fn run(&self, stop: CancellationToken) {
-        let mut failing = false;
-        loop {
-            match self.sweep().await {
-                Ok(()) => failing = false,
-                Err(why) => {
-                    if !failing {
-                        warn!(%why, "tasks cannot be looked through; trying again");
-                    }
-                    failing = true;
-                }
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = self.writer.clock().sleep(SWEEP_EVERY) => {}
-            }
-        }
-    }
-
-    /// One pass of [`Self::run`].
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`]; what was done until then stays done.
-    pub async fn sweep(&self) -> Result<(), Error> {
-        let held = self.store.in_progress().await?;
-        if !held.is_empty() {
-            let agents = self.agents.list().await?;
-            for agent in &agents {
-                let mut tasks = held.iter().filter(|task| task.assigned_to == agent.id);
-                if tasks.any(|task| !task.is_held_by_the_living(agent)) {
-                    self.take_back(agent.id).await?;
-                }
-            }
-        }
-        for task in self.store.overdue(OVERDUE_AT_ONCE).await? {
-            let told = self
-                .change(task.id, None, None, &By::system(), |task, assignee, now| {
-                    // The store's clock says what is due; this server's may be behind.
-                    let now = task.due_at.map_or(now, |due_at| now.max(due_at));
-                    // Told by another server meanwhile, or ended.
-                    let unchanged = TaskMove { task: task.clone(), events: Vec::new() };
-                    Ok(task.pass_due(assignee, now).unwrap_or(unchanged))
-                })
-                .await;
-            match told {
-                Ok(_) | Err(Error::NotFound(_)) => {}
-                Err(why) => return Err(why),
-            }
-        }
-        Ok(())
-    }
-
-    async fn take_back(&self, agent: AgentId) -> Result<(), Error> {
-        let now = self.writer.clock().now();
-        let mut commit = self.writer.begin();
-        commit.pick = Some(TaskPick {
-            agent,
-            claimant: None,
-            rules: self.settings.current().await?.claim_rules(),
-            at: now,
-            actor: Actor::System,
-            ids: self.event_ids(),
-        });
-        if self.writer.pick(&commit).await?.is_none() {
-            debug!(%agent, "somebody else changed its tasks; looking again");
-        }
-        Ok(())
-    }
-
-    async fn claimed(&self, outcome: PickOutcome, said: Incarnation) -> Result<Claim, Error> {
-        match outcome {
-            PickOutcome::Claimed { task } => {
-                let found = self.store.by_id(task).await?;
-                let task = found.ok_or_else(|| Error::Internal("a claimed task is gone".into()))?;
-                // Between the commit and this look it may have been taken back, or ended by others.
-                if task.lease().is_none_or(|lease| lease.incarnation != said) {
-                    return Err(Error::Conflict("the claim has ended already".into()));
-                }
-                Ok(Claim::Task(Box::new(self.view(task).await?)))
-            }
-            PickOutcome::NothingWaits => Ok(Claim::NothingWaits),
-            PickOutcome::AtLimit => Ok(Claim::AtLimit),
-            PickOutcome::Past { present } => Err(Error::PastIncarnation { said, present }),
-            PickOutcome::NotRunning => Err(Error::Conflict("the agent does not run".into())),
-            PickOutcome::TakenBack => Err(Error::Internal("a claim without a claimant".into())),
-        }
-    }
-
-    /// Ids for the releases and the claim of one pick.
-    fn event_ids(&self) -> Vec<EventId> {
-        (0..=RELEASES_AT_ONCE).map(|_| EventId(self.writer.ids().uuid())).collect()
-    }
-
     /// What wakes the agent of a new task.
     async fn woken(&self, task: &Task, by: &By) -> Result<Option<Change>, Error> {
         let body = json!({ "taskId": task.id, "title": task.title, "priority": task.priority });
@@ -615,11 +457,6 @@ struct First {
     created_at: Timestamp,
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Every state of it is a good one.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 fn conflict(refused: Refused) -> Error {
     Error::Conflict(refused.to_string())
 }
@@ -628,7 +465,7 @@ fn conflict(refused: Refused) -> Error {
 fn due_date(faults: &mut Faults, text: Option<&str>) -> Option<Timestamp> {
     let text = text?;
     let at = DateTime::parse_from_rfc3339(text).ok().map(|at| truncate(at.with_timezone(&Utc)));
-    let at = at.filter(|at| (0..253_402_300_800_000_i64).contains(&at.timestamp_millis()));
+    let at = at.filter(|at| is_storable(*at));
     if at.is_none() {
         faults.add("/dueDate", "must be a time as RFC 3339 writes it, from 1970 to 9999");
     }
