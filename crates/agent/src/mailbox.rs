@@ -26,8 +26,10 @@ use uuid::Uuid;
 pub(crate) const MAX_MESSAGES: u32 = 50;
 /// How long the server is asked to wait for a message, in seconds.
 const WAIT: u32 = 30;
-/// An empty answer that came sooner was not waited for, so that asking again at once would be asking in a circle.
+/// An answer without news that came sooner was not waited for, so that asking again at once would be asking in a circle.
 const WAITED: Duration = Duration::from_secs(1);
+/// How many messages the server can be told to be known.
+const MAX_KNOWN: usize = 64;
 /// The longest wait that a server can ask for after a refusal.
 const MAX_ASKED: Duration = Duration::from_secs(300);
 
@@ -113,6 +115,13 @@ impl Mailbox {
         fresh
     }
 
+    /// What was read and is not acknowledged, as much of it as the server lets itself be told.
+    fn known(&self) -> Vec<Uuid> {
+        let state = self.0.borrow();
+        let waiting = state.waiting.iter().map(|message| message.id);
+        waiting.chain(state.held.iter().copied()).chain(state.done.iter().copied()).take(MAX_KNOWN).collect()
+    }
+
     fn to_acknowledge(&self) -> Vec<Uuid> {
         self.0.borrow().done.iter().copied().collect()
     }
@@ -168,9 +177,8 @@ pub(crate) async fn run(
                     failures = 0;
                 }
                 same = match look {
-                    Look::Same => same.saturating_add(1),
-                    Look::Empty if begun.elapsed() < WAITED => same.saturating_add(1),
-                    Look::New(_) | Look::Empty | Look::GivenUp => 0,
+                    Look::Same | Look::Empty if begun.elapsed() < WAITED => same.saturating_add(1),
+                    Look::New(_) | Look::Same | Look::Empty | Look::GivenUp => 0,
                 };
                 if let Look::New(count) = look {
                     log.line(format!("{count} new messages"));
@@ -206,11 +214,15 @@ async fn look(server: &Server, mailbox: &Mailbox) -> Result<Look, Error> {
         }
         mailbox.acknowledged(id);
     }
+    let known = mailbox.known();
     let list = tokio::select! {
         biased;
         () = mailbox.until(|state| !state.done.is_empty()) => return Ok(Look::GivenUp),
-        list = server.mailbox(MAX_MESSAGES, WAIT) => list?,
+        list = server.mailbox(MAX_MESSAGES, WAIT, &known) => list?,
     };
+    // Nothing new came; of what is known something may have expired.
+    let list =
+        if list.is_empty() && !known.is_empty() { server.mailbox(MAX_MESSAGES, 0, &[]).await? } else { list };
     let empty = list.is_empty();
     Ok(match mailbox.found(list) {
         0 if empty => Look::Empty,

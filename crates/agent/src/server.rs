@@ -118,11 +118,11 @@ impl Server {
         self.call(Repeat::Freely, call).await
     }
 
-    /// Up to `limit` messages that wait for this agent; waits up to `wait` seconds for one.
-    pub(crate) async fn mailbox(&self, limit: u32, wait: u32) -> Result<Vec<Mail>, Error> {
+    /// Up to `limit` messages that wait for this agent; waits up to `wait` seconds for one that is none of the `known` ones.
+    pub(crate) async fn mailbox(&self, limit: u32, wait: u32, known: &[Uuid]) -> Result<Vec<Mail>, Error> {
         let page = &Page { limit: Some(limit), cursor: None };
         let call = |client: Client| async move {
-            client.mailbox(&self.agent_type, page, wait).await.map(|list| list.messages)
+            client.mailbox_beyond(&self.agent_type, page, wait, known).await.map(|list| list.messages)
         };
         self.call(Repeat::Freely, call).await
     }

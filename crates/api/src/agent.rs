@@ -272,7 +272,7 @@ pub struct HeartbeatAnswer {
     pub settings_version: u64,
     /// What is wanted of the agent.
     pub desired: DesiredState,
-    /// Messages waiting in its mailbox.
+    /// How many messages in its mailbox wake it by now; those that may wait are not counted until they do.
     pub mailbox: u64,
 }
 

@@ -19,6 +19,9 @@ pub struct SettingList {
     /// By category and key, as any JSON; `"***"` for a secret.
     #[schema(example = json!({"queue": {"delay_critical": 0}, "llm": {"routing_strategy": "claude-only"}}))]
     pub settings: BTreeMap<String, BTreeMap<String, Value>>,
+    /// The state of each of them, for `If-Match`, by category and key; `"0"` of one that was never set.
+    #[schema(example = json!({"queue": {"delay_critical": "\"0\""}, "llm": {"routing_strategy": "\"3\""}}))]
+    pub etags: BTreeMap<String, BTreeMap<String, String>>,
     /// Grows with every change of a setting; the `settingsVersion` of a heartbeat's answer.
     pub version: u64,
 }

@@ -410,6 +410,10 @@ async fn run_until_stopped(
         loops.spawn(async move { tasks.run(stop).await });
     }
     {
+        let (mail, stop) = (state.mail.clone(), stop.clone());
+        loops.spawn(async move { mail.run(stop).await });
+    }
+    {
         let stop = stop.clone();
         loops.spawn(async move { heartbeats.run(stop).await });
     }

@@ -9,6 +9,15 @@ use serde_json::Value;
 
 use crate::error::{Error, Fault};
 
+/// In which states a caller wants a thing to be for a change: what `If-Match` says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Seen {
+    /// In any, as long as it is there.
+    Any,
+    /// In one of these.
+    In(Vec<Version>),
+}
+
 /// Collects what is wrong.
 #[derive(Debug, Default)]
 pub(crate) struct Faults(Vec<Fault>);
@@ -102,11 +111,16 @@ pub(crate) fn holds_nul(value: &Value) -> bool {
 ///
 /// # Errors
 /// [`Error::Precondition`].
-pub(crate) fn expect(what: &str, seen: Option<&[Version]>, is: Version) -> Result<(), Error> {
-    if seen.is_some_and(|seen| !seen.contains(&is)) {
-        return Err(Error::Precondition(format!("{what} was changed since: read it again and decide again")));
+pub(crate) fn expect(what: &str, seen: Option<&Seen>, is: Version) -> Result<(), Error> {
+    match seen {
+        Some(Seen::Any) if is == Version::default() => {
+            Err(Error::Precondition(format!("{what} is not there: leave If-Match out to make it")))
+        }
+        Some(Seen::In(seen)) if !seen.contains(&is) => {
+            Err(Error::Precondition(format!("{what} was changed since: read it again and decide again")))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }
 
 /// What is said when others are always faster.

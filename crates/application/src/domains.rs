@@ -13,7 +13,7 @@ use aito_domain::{
     },
     domain_name::DomainName,
     event::Actor,
-    id::{DomainId, DomainRequestId, Version},
+    id::{DomainId, DomainRequestId},
     mailbox::MailKind,
     ports::{
         domain_store::{DomainStore, RequestCursor},
@@ -28,7 +28,7 @@ use serde_json::json;
 
 use crate::{
     by::By,
-    checks::{Faults, busy, expect},
+    checks::{Faults, Seen, busy, expect},
     error::Error,
     mailbox::MailService,
     once::{Once, Outcome},
@@ -38,6 +38,10 @@ use crate::{
 
 /// How often a change is tried when somebody else was faster.
 const TRIES: u32 = 12;
+
+/// How many other requests for a domain are approved together with one; who asks again for the domain of what is left is
+/// told that it is on the list.
+const SETTLED_AT_ONCE: u32 = 100;
 
 /// An entry as somebody hands it in, not yet checked.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -186,7 +190,7 @@ impl DomainService {
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Precondition`] when the entry is not in the states that `seen` names;
     /// [`Error::Unavailable`].
-    pub async fn remove(&self, domain: &str, seen: Option<&[Version]>, by: &By) -> Result<(), Error> {
+    pub async fn remove(&self, domain: &str, seen: Option<&Seen>, by: &By) -> Result<(), Error> {
         let none = || Error::NotFound("there is no such domain on the list".to_owned());
         // What was put there before it became a public suffix can be taken off all the same.
         let domain: DomainName = domain
@@ -255,14 +259,28 @@ impl DomainService {
         new: &NewWish,
         asker: Option<&Agent>,
         by: &By,
+        once: Option<&Once>,
         quotas: &Quotas,
     ) -> Result<(DomainRequest, bool), Error> {
         let domain = checked_wish(new)?;
+        let given = [&new.url, &new.task_context, &new.reason, &new.category];
+        let given = given.map(|text| serde_json::to_vec(text).unwrap_or_default());
+        let mut content = vec![domain.as_str().as_bytes()];
+        content.extend(given.iter().map(Vec::as_slice));
         for attempt in 0..TRIES {
+            // What stands between the request and the list may have come of the first call with this key.
+            let before = async || match once {
+                Some(once) => self.writer.was_done::<FirstRequest>(once, &content).await,
+                None => Ok(None),
+            };
             if let Some(open) = self.store.open_request(&domain, by.actor()).await? {
-                return Ok((open, false));
+                let is_new = before().await?.is_some_and(|first| first.id == open.id);
+                return Ok((open, is_new));
             }
             if let Some(entry) = self.covering(&domain).await? {
+                if let Some(first) = before().await? {
+                    return self.first_request(first).await;
+                }
                 return Err(Error::Conflict(format!(
                     "{domain} may be reached already: {entry} is on the list"
                 )));
@@ -293,14 +311,16 @@ impl DomainService {
             commit.spent.extend(taken.as_ref().and_then(|taken| taken.spent()));
             self.writer.tell(&mut commit, asker.map(|agent| agent.id), by.actor(), vec![told], now);
             self.writer.account(&mut commit, by, now, domain.as_str());
-            let done = self.writer.apply_once(&mut commit, None, &[], &()).await;
+            let first = FirstRequest { id: request.id };
+            let done = self.writer.apply_once(&mut commit, once, &content, &first).await;
             settle_up(taken, &done);
             match done? {
-                Outcome::Now | Outcome::Before(()) => {
+                Outcome::Now => {
                     by.told();
                     let version = request.version.next();
                     return Ok((DomainRequest { version, ..request }, true));
                 }
+                Outcome::Before(first) => return self.first_request(first).await,
                 Outcome::Conflict => {
                     self.writer.still_speaks(by).await?;
                     self.writer.pause(attempt).await;
@@ -310,8 +330,14 @@ impl DomainService {
         Err(busy("the list of requests"))
     }
 
-    /// Approves or rejects a request; an approved one's domain is on the list with the same commit. The same decision
-    /// again changes nothing.
+    /// The request that the first call with a key made, as it is now.
+    async fn first_request(&self, first: FirstRequest) -> Result<(DomainRequest, bool), Error> {
+        let found = self.store.request(first.id).await?;
+        found.map(|request| (request, true)).ok_or_else(|| Error::Internal("a request is gone".into()))
+    }
+
+    /// Approves or rejects a request; an approved one's domain is on the list with the same commit, and whoever else asked
+    /// for it has it approved too. The same decision again changes nothing.
     ///
     /// # Errors
     /// [`Error::Invalid`]; [`Error::NotFound`]; [`Error::Conflict`] when it was decided otherwise; [`Error::Unavailable`].
@@ -339,7 +365,9 @@ impl DomainService {
             let Some(told) = told else { return Ok(request) };
             let mut commit = self.writer.begin();
             let mut events = vec![told];
-            if decision.approve && self.covering(&request.domain).await?.is_none() {
+            // Also where a wider entry covers it: that one may be removed some day.
+            let domain = std::slice::from_ref(&request.domain);
+            if decision.approve && self.store.standing(domain).await?.is_empty() {
                 let category = decision.category.clone().or_else(|| request.category.clone());
                 let new = NewEntry {
                     domain: request.domain.clone(),
@@ -353,6 +381,21 @@ impl DomainService {
                 let (entry, told) = DomainEntry::add(DomainId(self.writer.ids().uuid()), new, now);
                 commit.changes.push(Change::Domain(Box::new(entry)));
                 events.push(told);
+            }
+            if decision.approve {
+                let open = self.store.open_requests(&request.domain, SETTLED_AT_ONCE).await?;
+                for other in open.into_iter().filter(|other| other.id != request.id) {
+                    let decided = Decided {
+                        approved: true,
+                        by: by.actor().clone(),
+                        at: now,
+                        reason: decision.reason.clone(),
+                    };
+                    let Ok((other, Some(told))) = other.decide(decided) else { continue };
+                    events.push(told);
+                    commit.changes.extend(self.notice(&other, by).await?);
+                    commit.changes.push(Change::DomainRequest(Box::new(other)));
+                }
             }
             commit.changes.extend(self.notice(&request, by).await?);
             commit.changes.push(Change::DomainRequest(Box::new(request.clone())));
@@ -382,6 +425,12 @@ impl DomainService {
         });
         self.mail.wake(agent, MailKind::Notice, Priority::Normal, body, by).await
     }
+}
+
+/// What a repetition is answered: the request that was made.
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
+struct FirstRequest {
+    id: DomainRequestId,
 }
 
 /// What a repetition is answered: the entry as it was first stored.

@@ -31,6 +31,7 @@ pub mod tokens;
 pub mod writer;
 
 pub use by::{Attempt, By};
+pub use checks::Seen;
 pub use error::{Error, Fault};
 
 /// The version of this build, as it is shown.

@@ -6,7 +6,10 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -14,19 +17,21 @@ use aito_domain::{
     agent::Agent,
     event::{BroadcastSent, MessageSent, Payload},
     id::{AgentId, AgentType, Incarnation, MailId, Version},
-    mailbox::{KEPT, MAX_MESSAGE, MAX_WAITING, Mail, MailKind},
+    mailbox::{KEPT, MAX_MESSAGE, MAX_WAITING, MAX_WAITING_OF_AGENTS, MAX_WAITING_OF_ONE, Mail, MailKind},
     ports::{
         agent_store::AgentStore,
         ledger::Change,
-        mailbox_store::{MAX_COUNTED, MailCursor, MailboxStore},
+        mailbox_store::{Due, MAX_COUNTED, MAX_FIRST, MailCursor, MailboxStore},
     },
     quota::SpentKind,
-    task::Priority,
+    task::{Priority, Task},
     time::{Timestamp, after, between},
 };
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::{
     by::By,
@@ -49,6 +54,12 @@ const PAUSE: Duration = Duration::from_millis(50);
 const COUNTED: Duration = Duration::from_secs(1);
 /// How often a change is tried when somebody else was faster.
 const TRIES: u32 = 12;
+/// How many messages one who waits may say that it knows: with one more that is due, there is one that it does not.
+pub const MAX_KNOWN: usize = MAX_FIRST - 1;
+/// How often expired messages are removed.
+const FORGET_EVERY: Duration = Duration::from_secs(60);
+/// How many of them at once.
+const FORGET_AT_ONCE: u32 = 1000;
 
 /// A message as somebody hands it in, not yet checked.
 #[derive(Debug, Clone)]
@@ -77,6 +88,16 @@ pub struct MailService {
     /// Changes with every event.
     news: watch::Receiver<u64>,
     counted: Mutex<HashMap<AgentId, (Duration, u64)>>,
+    looks: Mutex<HashMap<AgentId, Arc<Looks>>>,
+}
+
+/// Looks into one mailbox, shared by all who wait for it.
+#[derive(Default)]
+struct Looks {
+    /// How many were begun.
+    begun: AtomicU64,
+    /// What the last one found, and which it was; held by whoever looks.
+    last: tokio::sync::Mutex<(u64, Due)>,
 }
 
 impl MailService {
@@ -88,7 +109,7 @@ impl MailService {
         settings: Arc<SettingsService>,
         news: watch::Receiver<u64>,
     ) -> Self {
-        Self { store, agents, writer, settings, news, counted: Mutex::default() }
+        Self { store, agents, writer, settings, news, counted: Mutex::default(), looks: Mutex::default() }
     }
 
     /// Up to `limit` messages that wait for an agent, the most urgent first; asking changes nothing.
@@ -104,18 +125,19 @@ impl MailService {
         Ok(self.store.waiting(agent, after, limit).await?)
     }
 
-    /// Returns when a message for the agent is due, or after `limit`; true: one is.
+    /// Returns when a message for the agent is due that is none of the `known` ones (at most [`MAX_KNOWN`]), or after
+    /// `limit`; true: one is.
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub async fn wait(&self, agent: AgentId, limit: Duration) -> Result<bool, Error> {
+    pub async fn wait(&self, agent: AgentId, known: &[MailId], limit: Duration) -> Result<bool, Error> {
         let clock = self.writer.clock();
         let until = clock.monotonic() + limit;
         let mut news = self.news.clone();
         loop {
             news.mark_unchanged();
-            let due = self.store.due(agent).await?;
-            if due.due > 0 {
+            let due = self.look(agent).await?;
+            if due.first.iter().any(|id| !known.contains(id)) {
                 return Ok(true);
             }
             let left = until.saturating_sub(clock.monotonic());
@@ -131,6 +153,47 @@ impl MailService {
                 Ok(()) = news.changed() => {}
             }
         }
+    }
+
+    /// What a look finds that is begun after this was called: by this caller, or by another one that waits too.
+    async fn look(&self, agent: AgentId) -> Result<Due, Error> {
+        let looks = lock(&self.looks).entry(agent).or_default().clone();
+        let before = looks.begun.load(Ordering::Acquire);
+        let mut last = looks.last.lock().await;
+        if last.0 <= before {
+            let this = looks.begun.fetch_add(1, Ordering::AcqRel) + 1;
+            *last = (this, self.store.due(agent).await?);
+        }
+        Ok(last.1.clone())
+    }
+
+    /// Removes what has expired, until `stop`.
+    pub async fn run(&self, stop: CancellationToken) {
+        let mut failing = false;
+        loop {
+            match self.forget().await {
+                Ok(()) => failing = false,
+                Err(why) => {
+                    if !failing {
+                        warn!(%why, "expired messages cannot be removed; trying again");
+                    }
+                    failing = true;
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.writer.clock().sleep(FORGET_EVERY) => {}
+            }
+        }
+    }
+
+    /// One pass of [`Self::run`].
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`]; what was removed until then is.
+    pub async fn forget(&self) -> Result<(), Error> {
+        while self.store.forget(FORGET_AT_ONCE).await? >= u64::from(FORGET_AT_ONCE) {}
+        Ok(())
     }
 
     /// How many messages are due for an agent, at most a second old.
@@ -176,16 +239,22 @@ impl MailService {
             Paid::Now(taken) => taken,
             Paid::Before(first) => return Ok(sent(first)),
         };
-        // Half of it is kept free from agents, so that none of them can shut out people.
-        let most = if from.is_some() { MAX_WAITING / 2 } else { MAX_WAITING };
-        let full = self.store.due(to.id).await?.waiting >= most;
-        if full {
+        // Room is kept free from agents, so that none of them can shut out people, or the others.
+        let room = self.store.room(to.id, from.map(|agent| agent.id)).await?;
+        let full = match from {
+            None if room.by_all >= MAX_WAITING => Some(MAX_WAITING),
+            Some(_) if room.by_one >= MAX_WAITING_OF_ONE => Some(MAX_WAITING_OF_ONE),
+            Some(_) if room.by_all >= MAX_WAITING_OF_AGENTS => Some(MAX_WAITING_OF_AGENTS),
+            _ => None,
+        };
+        if let Some(most) = full {
             if let Some(taken) = taken {
                 taken.give_back();
             }
-            let full = format!("the mailbox of {} is full: {most} messages wait in it", to.agent_type);
+            let whose = if most == MAX_WAITING_OF_ONE { " of yours" } else { "" };
+            let full = format!("the mailbox of {} is full: {most} messages{whose} wait in it", to.agent_type);
             let before = match once {
-                Some(once) => self.writer.was_done(once, &content, to).await?,
+                Some(once) => self.writer.was_done(once, &content).await?,
                 None => None,
             };
             return before.map(sent).ok_or(Error::Conflict(full));
@@ -202,7 +271,7 @@ impl MailService {
         self.writer.tell(&mut commit, Some(to.id), by.actor(), vec![told], mail.created_at);
         self.writer.account(&mut commit, by, mail.created_at, "");
         let first = First { id: mail.id, created_at: mail.created_at, wake_at: mail.wake_at };
-        let done = self.writer.apply_once(&mut commit, once, &content, &first).await;
+        let done = self.writer.create_once(&mut commit, by, once, &content, &first).await;
         settle_up(taken, &done);
         match done? {
             Outcome::Now => {
@@ -210,10 +279,7 @@ impl MailService {
                 Ok(sent(first))
             }
             Outcome::Before(first) => Ok(sent(first)),
-            Outcome::Conflict => {
-                self.writer.still_speaks(by).await?;
-                Err(busy("the mailbox"))
-            }
+            Outcome::Conflict => Err(busy("the mailbox")),
         }
     }
 
@@ -228,7 +294,7 @@ impl MailService {
         let mut commit = self.writer.begin();
         let mut sent = Sent { messages: Vec::new(), skipped: Vec::new() };
         for agent in &agents {
-            if self.store.due(agent.id).await?.waiting >= MAX_WAITING {
+            if self.store.room(agent.id, None).await?.by_all >= MAX_WAITING {
                 sent.skipped.push(agent.agent_type.clone());
                 continue;
             }
@@ -239,9 +305,9 @@ impl MailService {
         }
         let content = [new.text.as_bytes(), priority.as_str().as_bytes()];
         if commit.changes.is_empty() {
-            let before = match (once, agents.first()) {
-                (Some(once), Some(agent)) => self.writer.was_done(once, &content, agent).await?,
-                _ => None,
+            let before = match once {
+                Some(once) => self.writer.was_done(once, &content).await?,
+                None => None,
             };
             return before.ok_or_else(|| Error::Conflict("no agent has room in its mailbox".into()));
         }
@@ -250,7 +316,7 @@ impl MailService {
         let told = Payload::Broadcast(BroadcastSent { to, priority });
         self.writer.tell(&mut commit, None, by.actor(), vec![told], now);
         self.writer.account(&mut commit, by, now, "");
-        match self.writer.apply_once(&mut commit, once, &content, &sent).await? {
+        match self.writer.create_once(&mut commit, by, once, &content, &sent).await? {
             Outcome::Now => {
                 by.told();
                 Ok(sent)
@@ -318,6 +384,19 @@ impl MailService {
         Ok(Some(Change::Mail(Box::new(self.letter(to, kind, priority, body, None, by).await?))))
     }
 
+    /// As [`Self::wake`], for a task.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`].
+    pub(crate) async fn wake_for(&self, task: &Task, by: &By) -> Result<Option<Change>, Error> {
+        if self.store.due(task.assigned_to).await?.waiting >= MAX_COUNTED {
+            return Ok(None);
+        }
+        let delay = self.settings.current().await?.delays().of(task.priority);
+        let (id, now) = (MailId(self.writer.ids().uuid()), self.writer.clock().now());
+        Ok(Some(Change::Mail(Box::new(Mail::of_task(id, task, by.actor(), delay, now)))))
+    }
+
     /// A message that is not stored yet, due when the settings say.
     async fn letter(
         &self,
@@ -328,7 +407,7 @@ impl MailService {
         from: Option<&Agent>,
         by: &By,
     ) -> Result<Mail, Error> {
-        let delay = self.settings.current().await?.delay(priority);
+        let delay = self.settings.current().await?.delays().of(priority);
         let now = self.writer.clock().now();
         Ok(Mail {
             id: MailId(self.writer.ids().uuid()),

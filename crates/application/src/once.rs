@@ -4,18 +4,17 @@
 //! to it that it counts once, for the 24 h that commit ids are kept; the same key for another content is refused.
 
 use aito_domain::{
-    agent::Agent,
-    id::{CommitId, Version},
-    ports::ledger::Change,
+    id::{AgentId, CommitId, Incarnation},
+    ports::ledger::{Commit, Speaker},
 };
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::{
     error::Error,
     writer::{Applied, Writer},
 };
-use aito_domain::ports::ledger::Commit;
 
 /// How often a commit that was settled as not applied is tried again, each time under an id of its own.
 const TRIES: u8 = 3;
@@ -63,21 +62,19 @@ pub enum Outcome<T> {
 }
 
 impl Writer {
-    /// What a call with this key was answered, if it was made before; asking uses nothing up. `agent` is any that is
-    /// stored.
+    /// What a call with this key was answered, if it was made before; asking uses nothing up.
     ///
     /// # Errors
     /// As [`Self::apply_once`].
-    pub async fn was_done<T>(&self, once: &Once, content: &[&[u8]], agent: &Agent) -> Result<Option<T>, Error>
+    pub async fn was_done<T>(&self, once: &Once, content: &[&[u8]]) -> Result<Option<T>, Error>
     where
         T: DeserializeOwned,
     {
         for attempt in 0..TRIES {
             let mut commit = self.begin();
             commit.id = once.commit_id(attempt);
-            // A state that nobody has seen: such a commit is never applied, and one of this id that was is told first.
-            let unseen = Agent { version: Version(i64::MAX as u64 - 1), ..agent.clone() };
-            commit.changes.push(Change::Agent(Box::new(unseen)));
+            // Nobody's word: such a commit is never applied, and one of this id that was is told first.
+            commit.speaker = Some(Speaker { agent: AgentId(Uuid::nil()), incarnation: Incarnation(0) });
             match self.apply_telling_barred(&commit).await? {
                 (Applied::Before(stored), _) => return before(stored, content).map(Some),
                 (_, true) => {}

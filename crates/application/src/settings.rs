@@ -11,7 +11,7 @@ use std::{
 
 use aito_domain::{
     id::Version,
-    ports::{ledger::Change, settings_store::SettingsStore},
+    ports::{ReadError, ledger::Change, settings_store::SettingsStore},
     setting::{
         Lookup, MASK, MAX_DESCRIPTION, MAX_STORED, MAX_VALUE, Registry, Setting, SettingsKey, StoredValue,
         Values, is_category, is_key, sounds_secret,
@@ -22,7 +22,7 @@ use tracing::warn;
 
 use crate::{
     by::By,
-    checks::{Faults, busy, expect},
+    checks::{Faults, Seen, busy, expect},
     error::Error,
     once::Outcome,
     tokens::Randomness,
@@ -59,6 +59,8 @@ pub struct SettingView {
 pub struct AllSettings {
     /// By category and key; secrets masked.
     pub values: BTreeMap<String, BTreeMap<String, Value>>,
+    /// The version of each of them; 0 of one that was never set.
+    pub versions: BTreeMap<String, BTreeMap<String, Version>>,
     /// See [`Values::version`].
     pub version: u64,
 }
@@ -117,9 +119,8 @@ impl SettingsService {
             return Ok(since);
         }
         let at = Some(self.writer.clock().monotonic());
-        match self.store.all().await {
-            Ok(stored) => {
-                let values = Arc::new(self.registry.values(&stored));
+        match self.read(self.last()).await {
+            Ok(values) => {
                 self.believe(Some(Believed { values: values.clone(), at }));
                 Ok(values)
             }
@@ -134,6 +135,16 @@ impl SettingsService {
                 None => Err(why.into()),
             },
         }
+    }
+
+    /// The values that are stored; those that were read last if nothing was set since.
+    async fn read(&self, last: Option<Arc<Values>>) -> Result<Arc<Values>, ReadError> {
+        if let Some(last) = last
+            && self.store.version().await? == last.version()
+        {
+            return Ok(last);
+        }
+        Ok(Arc::new(self.registry.values(&self.store.all().await?)))
     }
 
     /// The values that were read last, without asking; the defaults before anything was read.
@@ -153,19 +164,22 @@ impl SettingsService {
     pub async fn all(&self) -> Result<AllSettings, Error> {
         let stored = self.store.all().await?;
         let mut values: BTreeMap<String, BTreeMap<String, Value>> = BTreeMap::new();
+        let mut versions: BTreeMap<String, BTreeMap<String, Version>> = BTreeMap::new();
+        let mut show = |category: &str, key: &str, value: Value, version: Version| {
+            values.entry(category.to_owned()).or_default().insert(key.to_owned(), value);
+            versions.entry(category.to_owned()).or_default().insert(key.to_owned(), version);
+        };
         for known in self.registry.all() {
-            let category = values.entry(known.category.to_owned()).or_default();
-            category.insert(known.key.clone(), known.default.clone());
+            show(known.category, &known.key, known.default.clone(), Version::default());
         }
         for setting in &stored {
             // What is stored under a known category and no known key is of another version, or of an agent that is not
             // configured any more.
             if !matches!(self.registry.find(&setting.category, &setting.key), Lookup::NoSuchKey(_)) {
-                let category = values.entry(setting.category.clone()).or_default();
-                category.insert(setting.key.clone(), setting.shown());
+                show(&setting.category, &setting.key, setting.shown(), setting.version);
             }
         }
-        Ok(AllSettings { values, version: self.registry.values(&stored).version() })
+        Ok(AllSettings { values, versions, version: self.registry.values(&stored).version() })
     }
 
     /// Sets a value.
@@ -178,7 +192,7 @@ impl SettingsService {
         category: &str,
         key: &str,
         new: NewValue,
-        seen: Option<&[Version]>,
+        seen: Option<&Seen>,
         by: &By,
     ) -> Result<SettingView, Error> {
         let value = self.checked(category, key, &new)?;
@@ -191,9 +205,13 @@ impl SettingsService {
             let before = stored.iter().find(|one| one.category == category && one.key == key);
             let version = before.map(|one| one.version).unwrap_or_default();
             expect("the setting", seen, version)?;
-            if before.is_none() && stored.len() >= MAX_STORED {
+            // What is known has room whatever else was set.
+            let is_foreign =
+                |category: &str, key: &str| matches!(self.registry.find(category, key), Lookup::Foreign);
+            let foreign = stored.iter().filter(|one| is_foreign(&one.category, &one.key));
+            if before.is_none() && is_foreign(category, key) && foreign.count() >= MAX_STORED {
                 return Err(Error::Conflict(format!(
-                    "there are {MAX_STORED} settings already, the most that are kept"
+                    "there are {MAX_STORED} settings of unknown categories already, the most that are kept"
                 )));
             }
             let was_secret = before.map(|one| matches!(one.value, StoredValue::Sealed(_)));

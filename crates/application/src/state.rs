@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::{
     by::By,
-    checks::{Faults, busy, expect},
+    checks::{Faults, Seen, busy, expect},
     error::Error,
     once::Outcome,
     quota::{Counted, Quotas},
@@ -63,7 +63,7 @@ impl StateService {
         agent: &Agent,
         key: &str,
         value: Option<Value>,
-        seen: Option<&[Version]>,
+        seen: Option<&Seen>,
         by: &By,
         quotas: Option<&Quotas>,
     ) -> Result<StateEntry, Error> {
@@ -104,16 +104,18 @@ impl StateService {
         agent: &Agent,
         key: &str,
         value: Option<Value>,
-        seen: Option<&[Version]>,
+        seen: Option<&Seen>,
         by: &By,
         spent: Option<Spent>,
     ) -> Result<(StateEntry, bool), Error> {
         for attempt in 0..TRIES {
             let before = self.store.by_key(agent.id, key).await?;
             let version = before.as_ref().map(|one| one.version).unwrap_or_default();
-            expect("the note", seen, version)?;
-            let now = self.writer.clock().now();
             let had = before.as_ref().and_then(|one| one.value.as_ref());
+            // What was removed has a version, and is not there.
+            let is = if seen == Some(&Seen::Any) && had.is_none() { Version::default() } else { version };
+            expect("the note", seen, is)?;
+            let now = self.writer.clock().now();
             let entry = StateEntry {
                 agent_id: agent.id,
                 key: key.to_owned(),

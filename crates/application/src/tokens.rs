@@ -14,7 +14,7 @@ use aito_domain::{
     Cause,
     access::{Grants, Role},
     event::Actor,
-    id::{AgentType, CommitId, InstallationId, TokenId, Version},
+    id::{AgentType, CommitId, InstallationId, TokenId},
     ports::{
         ReadError,
         agent_store::AgentStore,
@@ -33,6 +33,7 @@ use uuid::Uuid;
 
 use crate::{
     by::By,
+    checks::{Seen, expect},
     error::{Error, Fault},
     locked::lock,
     once::{Once, Outcome},
@@ -253,7 +254,7 @@ impl TokenService {
         &self,
         id: TokenId,
         overlap: Option<i64>,
-        seen: Option<&[Version]>,
+        seen: Option<&Seen>,
         by: &By,
     ) -> Result<(TokenView, TokenText), Error> {
         let longest = MAX_OVERLAP.as_secs();
@@ -277,7 +278,7 @@ impl TokenService {
     ///
     /// # Errors
     /// [`Error::NotFound`]; [`Error::Precondition`]; [`Error::Unavailable`].
-    pub async fn revoke(&self, id: TokenId, seen: Option<&[Version]>, by: &By) -> Result<TokenView, Error> {
+    pub async fn revoke(&self, id: TokenId, seen: Option<&Seen>, by: &By) -> Result<TokenView, Error> {
         let token = self.change(id, seen, by, |token, now| Ok(token.revoke(now))).await?;
         Ok(self.with_use(token))
     }
@@ -388,17 +389,14 @@ impl TokenService {
     async fn change(
         &self,
         id: TokenId,
-        seen: Option<&[Version]>,
+        seen: Option<&Seen>,
         by: &By,
         decide: impl Fn(Token, Timestamp) -> Result<Transition, Error>,
     ) -> Result<Token, Error> {
         for attempt in 0..TRIES {
             let found = self.store.by_id(id).await?;
             let token = found.ok_or_else(|| Error::NotFound(format!("there is no token {id}")))?;
-            if seen.is_some_and(|seen| !seen.contains(&token.version)) {
-                let what = "the token was changed since: read it again and decide again";
-                return Err(Error::Precondition(what.into()));
-            }
+            expect("the token", seen, token.version)?;
             let now = self.writer.clock().now();
             let after = decide(token, now)?;
             if after.events.is_empty() {

@@ -2,7 +2,11 @@
 //!
 //! Invariants: bounded tries; a commit whose outcome is unknown is settled before anything else is decided.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use aito_domain::{
     agent::{Agent, Transition},
@@ -16,13 +20,26 @@ use aito_domain::{
     task::PickOutcome,
     time::Timestamp,
 };
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, warn};
 
-use crate::{by::By, error::Error, metrics::Metrics};
+use crate::{
+    by::By,
+    error::Error,
+    locked::lock,
+    metrics::Metrics,
+    once::{Once, Outcome},
+};
 
 /// How often a change is tried anew when somebody else changed the same thing.
 const CONFLICT_TRIES: u32 = 12;
+/// How many commits of one agent a server makes at once. They queue in the store anyway, since each adds to the same
+/// counts, and would take its connections from everybody else meanwhile.
+const AT_ONCE: usize = 4;
+/// How long a commit waits for the others of its agent.
+const TURN: Duration = Duration::from_secs(5);
 /// How often an unknown outcome is asked for.
 const SETTLE_TRIES: u32 = 5;
 
@@ -33,6 +50,7 @@ pub struct Writer {
     clock: Arc<dyn Clock>,
     ids: Arc<dyn IdSource>,
     metrics: Arc<Metrics>,
+    turns: Mutex<HashMap<AgentId, Arc<Semaphore>>>,
 }
 
 impl Writer {
@@ -44,7 +62,7 @@ impl Writer {
         ids: Arc<dyn IdSource>,
         metrics: Arc<Metrics>,
     ) -> Self {
-        Self { ledger, agents, clock, ids, metrics }
+        Self { ledger, agents, clock, ids, metrics, turns: Mutex::default() }
     }
 
     /// The clock that decisions are made by.
@@ -132,6 +150,7 @@ impl Writer {
 
     /// As [`Self::apply`]; also says whether the commit's id is barred, so that it cannot be used again.
     pub(crate) async fn apply_telling_barred(&self, commit: &Commit) -> Result<(Applied, bool), Error> {
+        let _turn = self.turn(commit).await?;
         match self.commit(commit).await {
             Ok(_) => Ok((Applied::Yes, false)),
             Err(CommitError::Duplicate(answer)) => Ok((Applied::Before(answer), false)),
@@ -150,6 +169,7 @@ impl Writer {
     /// # Errors
     /// As [`Self::apply`].
     pub async fn pick(&self, commit: &Commit) -> Result<Option<PickOutcome>, Error> {
+        let _turn = self.turn(commit).await?;
         match self.commit(commit).await {
             Ok(answer) | Err(CommitError::Duplicate(answer)) => {
                 let outcome = serde_json::from_value(answer.unwrap_or_default());
@@ -170,6 +190,54 @@ impl Writer {
             Some(agent) if agent.incarnation == said => Ok(()),
             Some(agent) => Err(Error::PastIncarnation { said, present: agent.incarnation }),
             None => Err(Error::NotFound(format!("there is no agent {agent}"))),
+        }
+    }
+
+    /// As [`Self::apply_once`], for a commit that does not depend on what others change: who loses a race tries again.
+    ///
+    /// # Errors
+    /// As [`Self::apply_once`]; [`Error::PastIncarnation`] when the incarnation that speaks is past.
+    pub(crate) async fn create_once<T>(
+        &self,
+        commit: &mut Commit,
+        by: &By,
+        once: Option<&Once>,
+        content: &[&[u8]],
+        answer: &T,
+    ) -> Result<Outcome<T>, Error>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        for attempt in 0..CONFLICT_TRIES {
+            match self.apply_once(commit, once, content, answer).await? {
+                Outcome::Conflict => {
+                    self.still_speaks(by).await?;
+                    self.pause(attempt).await;
+                }
+                done => return Ok(done),
+            }
+        }
+        Ok(Outcome::Conflict)
+    }
+
+    /// Waits until few enough commits of the agent that speaks are under way.
+    async fn turn(&self, commit: &Commit) -> Result<Option<OwnedSemaphorePermit>, Error> {
+        let claims = commit.pick.as_ref().filter(|pick| pick.claimant.is_some()).map(|pick| pick.agent);
+        let speaks = commit.speaker.map(|speaker| speaker.agent).filter(|agent| !agent.0.is_nil());
+        let Some(agent) = speaks.or(claims) else { return Ok(None) };
+        let turns =
+            lock(&self.turns).entry(agent).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE))).clone();
+        if let Ok(turn) = turns.clone().try_acquire_owned() {
+            return Ok(Some(turn));
+        }
+        tokio::select! {
+            biased;
+            // It is never closed.
+            turn = turns.acquire_owned() => Ok(turn.ok()),
+            () = self.clock.sleep(TURN) => Err(Error::TooMany {
+                detail: format!("agent {agent} writes more at once than is stored in {} s", TURN.as_secs()),
+                retry_after: TURN,
+            }),
         }
     }
 

@@ -121,9 +121,26 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn mailbox(&self, agent_type: &str, page: &Page, wait: u32) -> Result<MailList, Error> {
+        self.mailbox_beyond(agent_type, page, wait, &[]).await
+    }
+
+    /// As [`Self::mailbox`], but the wait goes on until a message is due that is none of the `known` ones, at most 64: those
+    /// that were read and not acknowledged yet. The answer has all that wait, or none when the time is over.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn mailbox_beyond(
+        &self,
+        agent_type: &str,
+        page: &Page,
+        wait: u32,
+        known: &[Uuid],
+    ) -> Result<MailList, Error> {
         let seconds = (wait > 0).then(|| wait.to_string());
+        let known: Vec<String> = known.iter().map(Uuid::to_string).collect();
+        let known = (!known.is_empty()).then(|| known.join(","));
         let url = paged(self.url(&["agents", agent_type, "mailbox"]), page);
-        let url = query(url, &[("wait", seconds.as_deref())]);
+        let url = query(url, &[("wait", seconds.as_deref()), ("known", known.as_deref())]);
         let limit = self.options().timeout.saturating_add(Duration::from_secs(wait.into()));
         self.json(self.request(Method::GET, url).timeout(limit)).await
     }

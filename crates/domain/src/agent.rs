@@ -256,6 +256,16 @@ pub enum Refused {
 }
 
 impl Agent {
+    /// Whether this is its present incarnation, and has not ended.
+    #[must_use]
+    pub fn is_lived_by(&self, incarnation: Incarnation) -> bool {
+        self.incarnation == incarnation
+            && match self.lifecycle {
+                Lifecycle::Starting { .. } | Lifecycle::Active { .. } | Lifecycle::Stopping { .. } => true,
+                Lifecycle::Inactive | Lifecycle::Error { .. } => false,
+            }
+    }
+
     /// A new agent: wanted stopped, never started.
     pub fn register(id: AgentId, agent_type: AgentType, name: String, now: Timestamp) -> Transition {
         let events = vec![Payload::AgentRegistered(AgentRegistered { agent_type: agent_type.clone(), name })];

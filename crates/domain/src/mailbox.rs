@@ -6,19 +6,23 @@
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     event::{Actor, MessageAcknowledged, Payload},
     id::{AgentId, AgentType, Incarnation, MailId, Version},
-    task::Priority,
-    time::Timestamp,
+    task::{Priority, Task},
+    time::{Timestamp, after},
 };
 
 /// The longest text of a message, in characters.
 pub const MAX_MESSAGE: usize = 10_000;
-/// How many messages may wait for one agent.
+/// How many messages of people and agents may wait for one agent: what people may fill.
 pub const MAX_WAITING: u64 = 1000;
+/// How many of them may wait when an agent sends one more.
+pub const MAX_WAITING_OF_AGENTS: u64 = 500;
+/// How many of them may be of one and the same agent.
+pub const MAX_WAITING_OF_ONE: u64 = 100;
 /// How long a message waits before it is forgotten: 7 days.
 pub const KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
@@ -32,7 +36,7 @@ pub enum MailKind {
     Broadcast,
     /// A task waits for it.
     Task,
-    /// Something that it asked for was decided.
+    /// Something that it asked for was decided, or has ended.
     Notice,
 }
 
@@ -55,6 +59,24 @@ impl MailKind {
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+/// After which time a message wakes its agent, by priority.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Delays([Duration; Priority::ALL.len()]);
+
+impl Delays {
+    /// Those that `of` gives.
+    #[must_use]
+    pub fn new(of: impl Fn(Priority) -> Duration) -> Self {
+        Self(Priority::ALL.map(of))
+    }
+
+    /// That of a priority.
+    #[must_use]
+    pub fn of(&self, priority: Priority) -> Duration {
+        self.0.get(usize::from(priority.rank())).copied().unwrap_or_default()
     }
 }
 
@@ -97,6 +119,25 @@ pub struct Mail {
 }
 
 impl Mail {
+    /// Tells an agent of a task that waits for it.
+    #[must_use]
+    pub fn of_task(id: MailId, task: &Task, sender: &Actor, delay: Duration, now: Timestamp) -> Self {
+        Self {
+            id,
+            version: Version::default(),
+            agent_id: task.assigned_to,
+            kind: MailKind::Task,
+            sender: sender.clone(),
+            from_agent: None,
+            priority: task.priority,
+            body: json!({ "taskId": task.id, "title": task.title, "priority": task.priority }),
+            created_at: now,
+            wake_at: after(now, delay),
+            expires_at: after(now, KEPT),
+            acknowledged: None,
+        }
+    }
+
     /// The agent, whose type this is, has heard it; what to tell of that. Heard already: nothing changes.
     #[must_use]
     pub fn acknowledge(

@@ -16,6 +16,7 @@ use crate::{
     event::{Actor, Payload, SettingsUpdated},
     id::{AgentType, InstallationId, Version},
     installation::InstallationKey,
+    mailbox::Delays,
     task::{ClaimRules, Priority},
     time::Timestamp,
 };
@@ -24,7 +25,7 @@ use crate::{
 pub const MAX_VALUE: usize = 65_536;
 /// The longest description, in characters.
 pub const MAX_DESCRIPTION: usize = 1000;
-/// How many settings may be stored.
+/// How many settings of categories that are not known may be stored.
 pub const MAX_STORED: usize = 1000;
 /// What is shown of a secret.
 pub const MASK: &str = "***";
@@ -426,10 +427,10 @@ impl Values {
         self.version
     }
 
-    /// How long what has this priority may wait before it wakes its agent.
+    /// How long what waits for an agent may do so before it wakes it.
     #[must_use]
-    pub fn delay(&self, priority: Priority) -> Duration {
-        Duration::from_millis(self.number(QUEUE, &delay_key(priority)))
+    pub fn delays(&self) -> Delays {
+        Delays::new(|priority| Duration::from_millis(self.number(QUEUE, &delay_key(priority))))
     }
 
     /// Time between two loops of an agent; `None` for one that is not configured.

@@ -365,7 +365,7 @@ impl Task {
     /// Whether its lease counts: the agent's present incarnation holds it, and has not ended.
     #[must_use]
     pub fn is_held_by_the_living(&self, agent: &Agent) -> bool {
-        self.lease().is_some_and(|lease| pick::lives(agent, lease.incarnation).is_ok())
+        self.lease().is_some_and(|lease| agent.is_lived_by(lease.incarnation))
     }
 
     /// Changes what it says. `assignee` is the type of the agent that it belongs to now.
@@ -421,7 +421,7 @@ impl Task {
         self.updated(TaskChange::Released, assignee, incarnation, now)
     }
 
-    /// It is done.
+    /// It is done. Done with the same result already: nothing changes, so that who got no answer may say it again.
     ///
     /// # Errors
     /// [`Refused::Ended`], [`Refused::NotClaimed`], [`Refused::NotTheHolder`].
@@ -432,6 +432,11 @@ impl Task {
         assignee: &AgentType,
         now: Timestamp,
     ) -> Result<TaskMove, Refused> {
+        if let (TaskState::Completed { result: first, .. }, true) = (&self.state, self.is_ended_by(by))
+            && *first == result
+        {
+            return Ok(TaskMove { task: self, events: Vec::new() });
+        }
         let incarnation = self.may_end(by)?;
         self.state = TaskState::Completed { result, at: now };
         self.updated_at = now;
@@ -444,7 +449,7 @@ impl Task {
         Ok(TaskMove { task: self, events: vec![Payload::TaskCompleted(told)] })
     }
 
-    /// It is given up.
+    /// It is given up. Given up for the same reason already: nothing changes.
     ///
     /// # Errors
     /// As [`Self::complete`].
@@ -455,6 +460,11 @@ impl Task {
         assignee: &AgentType,
         now: Timestamp,
     ) -> Result<TaskMove, Refused> {
+        if let (TaskState::Failed { error: first, .. }, true) = (&self.state, self.is_ended_by(by))
+            && *first == error
+        {
+            return Ok(TaskMove { task: self, events: Vec::new() });
+        }
         let incarnation = self.may_end(by)?;
         self.state = TaskState::Failed { error, at: now };
         Ok(self.updated(TaskChange::Failed, assignee, incarnation, now))
@@ -493,6 +503,14 @@ impl Task {
         self.overdue = true;
         let incarnation = self.lease().map(|lease| lease.incarnation);
         Ok(self.updated(TaskChange::Overdue, assignee, incarnation, now))
+    }
+
+    /// Whether who says this is one who could have ended it.
+    fn is_ended_by(&self, by: EndedBy) -> bool {
+        match by {
+            EndedBy::Operator => true,
+            EndedBy::Holder(agent, _) => agent == self.assigned_to,
+        }
     }
 
     /// Whether it may end on this word; the incarnation that worked on it.

@@ -76,8 +76,6 @@ pub struct Report {
     pub aged: u32,
     /// Claims that filled what their agent may have in progress.
     pub full: u32,
-    /// Claims that crossed the end of their incarnation.
-    pub crossed: u32,
     /// Events in the log at the end.
     pub events: usize,
 }
@@ -368,7 +366,6 @@ async fn judged(clients: &[Client], acknowledged: &[(Uuid, Said)], seed: u64, si
         releases: told.releases,
         aged: told.aged,
         full: told.full,
-        crossed: told.crossed,
         events: log.len(),
         ..Report::default()
     }

@@ -1,5 +1,7 @@
 //! From domain values to wire types: explicit, pure, one function per type.
 
+use std::collections::BTreeMap;
+
 use aito_api as api;
 use aito_application::{
     fleet::{AgentView, ContainerStatus, ContainerView, Usage},
@@ -13,7 +15,7 @@ use aito_domain::{
     allowlist::{DomainEntry, DomainRequest},
     event::Event,
     history::HistoryEntry,
-    id::{AgentType, MailId},
+    id::{AgentType, MailId, Version},
     mailbox::Mail,
     ports::{
         audit_store::Listed,
@@ -403,7 +405,11 @@ pub(crate) fn domain_request(request: DomainRequest) -> api::DomainRequest {
 }
 
 pub(crate) fn settings(all: AllSettings) -> api::SettingList {
-    api::SettingList { settings: all.values, version: all.version }
+    let tagged = |keys: BTreeMap<String, Version>| {
+        keys.into_iter().map(|(key, version)| (key, etag(version))).collect()
+    };
+    let etags = all.versions.into_iter().map(|(category, keys)| (category, tagged(keys))).collect();
+    api::SettingList { settings: all.values, etags, version: all.version }
 }
 
 pub(crate) fn setting(view: SettingView) -> api::Setting {

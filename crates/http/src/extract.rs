@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use actix_web::{FromRequest, HttpRequest, dev::Payload, http::header, web};
 use aito_api::ProblemKind;
-use aito_application::Fault;
+use aito_application::{Fault, Seen};
 use aito_domain::{
     display::{Sink, display_safe},
     id::{AgentType, Version},
@@ -97,18 +97,18 @@ impl<T: DeserializeOwned + Default + 'static> FromRequest for OptionalBody<T> {
 
 /// The versions that `If-Match` names (RFC 9110, section 13.1.1); `None`: any will do. A weak tag, or one that is
 /// none of this server's, matches nothing.
-pub(crate) fn if_match(req: &HttpRequest) -> Option<Vec<Version>> {
+pub(crate) fn if_match(req: &HttpRequest) -> Option<Seen> {
     let mut values = req.headers().get_all(header::IF_MATCH).peekable();
     values.peek()?;
     let tags: Vec<&str> = values.filter_map(|v| v.to_str().ok()).flat_map(|v| v.split(',')).collect();
     if tags.iter().any(|tag| tag.trim() == "*") {
-        return None;
+        return Some(Seen::Any);
     }
     let read = |tag: &&str| {
         let digits = tag.trim().strip_prefix('"')?.strip_suffix('"')?;
         digits.parse().ok().filter(|_| digits.bytes().all(|b| b.is_ascii_digit())).map(Version)
     };
-    Some(tags.iter().filter_map(read).collect())
+    Some(Seen::In(tags.iter().filter_map(read).collect()))
 }
 
 /// The entity tag of a version.
@@ -350,11 +350,11 @@ mod tests {
             if_match(&request.to_http_request())
         };
         assert_eq!(of(&[]), None);
-        assert_eq!(of(&["*"]), None);
-        assert_eq!(of(&["\"3\""]), Some(vec![Version(3)]));
-        assert_eq!(of(&["\"3\", \"4\"", "\"5\""]), Some(vec![Version(3), Version(4), Version(5)]));
+        assert_eq!(of(&["*"]), Some(Seen::Any));
+        assert_eq!(of(&["\"3\""]), Some(Seen::In(vec![Version(3)])));
+        assert_eq!(of(&["\"3\", \"4\"", "\"5\""]), Some(Seen::In(vec![Version(3), Version(4), Version(5)])));
         for none in ["W/\"3\"", "3", "\"+3\"", "\"\"", "\"x\"", "\"3"] {
-            assert_eq!(of(&[none]), Some(vec![]), "{none}");
+            assert_eq!(of(&[none]), Some(Seen::In(vec![])), "{none}");
         }
         assert_eq!(etag(Version(3)), "\"3\"");
     }

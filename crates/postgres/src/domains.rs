@@ -96,6 +96,11 @@ impl DomainStore for PgStore {
         let mut rows: Vec<DomainRequestRow> = self.pool.read(query).await?;
         Ok(rows.pop().map(DomainRequestRow::into_domain).transpose()?)
     }
+
+    async fn open_requests(&self, domain: &DomainName, limit: u32) -> Result<Vec<DomainRequest>, ReadError> {
+        let rows: Vec<DomainRequestRow> = self.pool.read(open_requests(domain, limit)).await?;
+        Ok(rows.into_iter().map(DomainRequestRow::into_domain).collect::<Result<_, _>>()?)
+    }
 }
 
 fn domain(rows: Vec<DomainRow>) -> Result<Vec<DomainEntry>, ReadError> {
@@ -125,4 +130,11 @@ pub(super) fn requests(status: RequestStatus, before: Option<RequestCursor>, lim
         .bind::<SqlUuid, _>(before.id.0),
     };
     statement.bind::<BigInt, _>(i64::from(limit))
+}
+
+/// What is open for a domain.
+pub(super) fn open_requests(domain: &DomainName, limit: u32) -> RequestSql {
+    RequestSql::new(requests!(" WHERE domain = ? AND status = 'pending' LIMIT ?"))
+        .bind::<Text, _>(domain.as_str().to_owned())
+        .bind::<BigInt, _>(i64::from(limit))
 }

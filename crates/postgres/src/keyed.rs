@@ -36,6 +36,12 @@ impl SettingsStore for PgStore {
         let rows: Vec<SettingRow> = self.pool.read(all_settings()).await?;
         Ok(rows.into_iter().map(SettingRow::into_domain).collect::<Result<_, _>>()?)
     }
+
+    async fn version(&self) -> Result<u64, ReadError> {
+        let query = Sql::<BigInt>::new("SELECT COALESCE(sum(version), 0)::bigint FROM settings");
+        let mut answer: Vec<i64> = self.pool.read(query).await?;
+        Ok(natural("count of changes", answer.pop().unwrap_or_default())?)
+    }
 }
 
 #[async_trait]

@@ -1,14 +1,17 @@
 //! Writes whole commits, and remembers for a day what became of each.
 //!
 //! Invariants: one transaction per commit, in two round trips: everything, then COMMIT; a pick takes two more before
-//! them. Until COMMIT is sent every failure is certain; from then on only what the server refuses beyond doubt is. The
-//! row of the commit's id is written first, so that the same id a second time, and a settle, wait for the first and
-//! then see its outcome.
+//! them. It begins with the locks of the agents whose word it is or that it changes, before it holds anything else, and
+//! all that it reads afterwards is as it was committed before those were granted. They are granted in the order in which
+//! they were asked for: locks of rows are not, and whoever shares one would pass who waits to change it. Until COMMIT is
+//! sent every failure is certain; from then on only what the server refuses beyond doubt is. Of what it writes the row of
+//! its id is first, so that the same id a second time, and a settle, wait for the first and then see its outcome.
 
 mod pick;
 mod work;
 
 use std::{
+    collections::BTreeMap,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -56,6 +59,9 @@ const COMMITS_KEPT: Duration = Duration::from_secs(24 * 3600);
 const FORGET_EVERY: Duration = Duration::from_secs(3600);
 /// How many of them one statement removes at most.
 const FORGET_AT_ONCE: i64 = 1000;
+
+/// The first key of agents' locks. Locks of two keys never clash with those of one, such as the numberer's.
+pub(super) const AGENT_LOCKS: i32 = i32::from_be_bytes(*b"aito");
 
 const APPLIED: &str = "applied";
 const BARRED: &str = "barred";
@@ -179,6 +185,8 @@ async fn write(connection: &AsyncPgConnection, rows: &CommitRows, now: Timestamp
 /// Begins a transaction with the row of the commit's id.
 async fn begin(connection: &AsyncPgConnection, rows: &CommitRows, now: Timestamp) -> Result<(), Stop> {
     let (mut begin, mut remember) = (connection, connection);
+    // In one message, which goes out before any statement that the connection has to prepare.
+    let beginning = format!("BEGIN; {}", locks(rows));
     let remembering = diesel::insert_into(commits::table)
         .values((
             commits::id.eq(rows.id),
@@ -188,9 +196,29 @@ async fn begin(connection: &AsyncPgConnection, rows: &CommitRows, now: Timestamp
         ))
         .on_conflict_do_nothing()
         .execute(&mut remember);
-    let (begun, remembered) = future::join(begin.batch_execute("BEGIN"), remembering).await;
+    let (begun, remembered) = future::join(begin.batch_execute(&beginning), remembering).await;
     begun.map_err(Stop::Failed)?;
     if remembered.map_err(Stop::Failed)? == 0 { Err(Stop::Known) } else { Ok(()) }
+}
+
+/// The locks of agents: exclusive for each that is changed, shared for the one that speaks; in the order of their keys,
+/// so that no two commits wait for each other.
+fn locks(rows: &CommitRows) -> String {
+    let mut keys: BTreeMap<i32, bool> =
+        rows.speaker.iter().map(|(agent, _)| (agent_key(*agent), false)).collect();
+    let changed = rows.agents.iter().filter(|(read_at, _)| *read_at > 0);
+    keys.extend(changed.map(|(_, row)| (agent_key(row.id), true)));
+    let lock = |(key, is_changed): (i32, bool)| {
+        let kind = if is_changed { "" } else { "_shared" };
+        format!("SELECT pg_advisory_xact_lock{kind}({AGENT_LOCKS}, {key}); ")
+    };
+    keys.into_iter().map(lock).collect()
+}
+
+/// The number of an agent's lock among [`AGENT_LOCKS`]. Two agents may have the same, and then wait for each other.
+pub(super) fn agent_key(agent: Uuid) -> i32 {
+    let [a, b, c, d] = [0, 4, 8, 12].map(|at| agent.as_u128().rotate_right(8 * at) as u32);
+    (a ^ b ^ c ^ d) as i32
 }
 
 /// Writes everything else, in one round trip.
@@ -232,31 +260,23 @@ fn judge(parts: Vec<Part>) -> Result<(), Stop> {
     failed.map_or(Ok(()), |error| Err(Stop::Failed(error)))
 }
 
-/// Changes agents and listens to the one that speaks, in the order of their ids, in which their rows are locked.
+/// Changes agents and listens to the one that speaks.
 fn change_agents<'a>(connection: &'a AsyncPgConnection, rows: &'a CommitRows) -> Vec<BoxFuture<'a, Part>> {
     let mut unheard = rows.speaker;
-    let mut steps = Vec::new();
+    let mut changes = Vec::new();
     for (read_at, row) in &rows.agents {
-        let mut said_by = None;
-        if let Some((speaker, incarnation)) = unheard.filter(|(speaker, _)| *speaker <= row.id) {
-            unheard = None;
-            if speaker == row.id && *read_at > 0 {
-                said_by = Some(incarnation);
-            } else {
-                steps.push(hear(connection, speaker, incarnation));
-            }
-        }
-        steps.push(change(connection, *read_at, row, said_by));
+        let own = unheard.take_if(|(speaker, _)| *speaker == row.id && *read_at > 0);
+        changes.push(change(connection, *read_at, row, own.map(|(_, incarnation)| incarnation)));
     }
-    steps.extend(unheard.map(|(speaker, incarnation)| hear(connection, speaker, incarnation)));
-    steps
+    let heard = unheard.map(|(speaker, incarnation)| hear(connection, speaker, incarnation));
+    heard.into_iter().chain(changes).collect()
 }
 
-/// Keeps an agent's incarnation as it is until the commit has ended: 1 row, or none when it is another.
+/// 1 row, or none when it is another incarnation; the agent's lock keeps it as it is until the commit has ended.
 fn hear(connection: &AsyncPgConnection, speaker: Uuid, incarnation: i64) -> BoxFuture<'_, Part> {
     let mut asked = connection;
     async move {
-        let heard = Sql::<()>::new("SELECT 1 FROM agents WHERE id = ? AND incarnation = ? FOR SHARE")
+        let heard = Sql::<()>::new("SELECT 1 FROM agents WHERE id = ? AND incarnation = ?")
             .bind::<SqlUuid, _>(speaker)
             .bind::<BigInt, _>(incarnation)
             .execute(&mut asked)
@@ -417,6 +437,47 @@ pub(super) async fn forget(pool: &Pool, before: Timestamp) -> Result<(), Cause> 
         let gone = tokio::time::timeout(pool.timeout(), batch).await??;
         if (gone as u64) < FORGET_AT_ONCE.unsigned_abs() {
             return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aito_domain::{
+        agent::Agent,
+        id::{AgentId, Incarnation, Version},
+        ports::ledger::{Change, Speaker},
+        time::millis,
+    };
+
+    use super::*;
+
+    /// What a commit locks that changes agents of these ids and versions, and that this one speaks.
+    fn locked(changed: &[(u128, u64)], speaker: Option<u128>) -> String {
+        let id = |id: u128| AgentId(Uuid::from_u128(id));
+        let changes = changed.iter().map(|(n, version)| {
+            let agent = Agent::register(id(*n), "ceo".parse().unwrap(), String::new(), millis(1)).agent;
+            Change::Agent(Box::new(Agent { version: Version(*version), ..agent }))
+        });
+        let speaker = speaker.map(|n| Speaker { agent: id(n), incarnation: Incarnation(1) });
+        let commit = Commit { changes: changes.collect(), speaker, ..Commit::new(CommitId(Uuid::nil())) };
+        let text = locks(&CommitRows::of(&commit).unwrap());
+        text.replace("SELECT pg_advisory_xact_lock", "").replace(&format!("{AGENT_LOCKS}, "), "")
+    }
+
+    #[test]
+    fn who_is_changed_is_locked_and_who_speaks_is_shared_in_the_order_of_their_keys() {
+        assert_eq!(locked(&[(3, 1), (7, 0), (1, 9)], Some(2)), "(1); _shared(2); (3); ");
+        assert_eq!(locked(&[(3, 1), (1, 9)], Some(3)), "(1); (3); ", "both is the one lock");
+        assert_eq!(locked(&[(1, 1), (1 << 32, 1)], Some(1 << 64)), "(1); ", "of one key");
+        assert_eq!(locked(&[(u128::from(u32::MAX), 1)], None), "(-1); ");
+        assert_eq!(locked(&[(7, 0)], None), "", "nobody knows it yet");
+    }
+
+    #[test]
+    fn every_bit_of_an_id_counts() {
+        for bit in 0..128 {
+            assert_eq!(agent_key(Uuid::from_u128(1 << bit)), (1_u32 << (bit % 32)) as i32);
         }
     }
 }

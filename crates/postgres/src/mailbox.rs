@@ -1,22 +1,23 @@
-//! Mailboxes, and what agents have used up.
+//! Mailboxes: what waits, when it wakes, how much of it was sent, what has expired; and what agents have used up.
 //!
 //! Invariant: what waits is walked to in one index, the most urgent first, and counted in another, by time; what has
 //! expired is passed over there.
 
 use aito_domain::{
     id::{AgentId, MailId},
-    mailbox::Mail,
+    mailbox::{MAX_WAITING, Mail},
     ports::{
         ReadError,
         history_store::Written,
-        mailbox_store::{Due, MAX_COUNTED, MailCursor, MailboxStore},
+        mailbox_store::{Due, MAX_COUNTED, MAX_FIRST, MailCursor, MailboxStore, Sent},
         quota_store::QuotaStore,
     },
     quota::SpentKind,
     time::Timestamp,
 };
 use async_trait::async_trait;
-use diesel::sql_types::{BigInt, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Nullable, SmallInt, Text, Timestamptz, Uuid as SqlUuid};
+use uuid::Uuid;
 
 use super::{
     PgStore,
@@ -56,13 +57,28 @@ impl MailboxStore for PgStore {
     }
 
     async fn due(&self, agent: AgentId) -> Result<Due, ReadError> {
-        let mut answer: Vec<(i64, i64, Option<Timestamp>)> = self.pool.read(due(agent)).await?;
-        let (due, waiting, next) = answer.pop().unwrap_or_default();
+        let mut answer: Vec<(i64, i64, Option<Timestamp>, Vec<Uuid>)> = self.pool.read(due(agent)).await?;
+        let (due, waiting, next, first) = answer.pop().unwrap_or_default();
         Ok(Due {
             due: natural("count of messages", due)?,
             waiting: natural("count of messages", waiting)?,
             next,
+            first: first.into_iter().map(MailId).collect(),
         })
+    }
+
+    async fn room(&self, agent: AgentId, sender: Option<AgentId>) -> Result<Sent, ReadError> {
+        let mut answer: Vec<(i64, i64)> = self.pool.read(room(agent, sender)).await?;
+        let (by_all, by_one) = answer.pop().unwrap_or_default();
+        Ok(Sent {
+            by_all: natural("count of messages", by_all)?,
+            by_one: natural("count of messages", by_one)?,
+        })
+    }
+
+    async fn forget(&self, limit: u32) -> Result<u64, ReadError> {
+        let mut answer: Vec<i64> = self.pool.read(forget(limit)).await?;
+        Ok(natural("count of messages", answer.pop().unwrap_or_default())?)
     }
 }
 
@@ -111,34 +127,89 @@ pub(super) fn waiting(agent: AgentId, after: Option<MailCursor>, limit: u32) -> 
 
 /// What waits for an agent and has not expired, by when it wakes it, to be counted or looked at.
 macro_rules! by_time {
-    ($column:literal, $condition:literal, $limit:literal) => {
+    ($column:literal, $condition:expr, $limit:literal) => {
         concat!(
             "(SELECT ",
             $column,
             " FROM mailbox WHERE agent_id = ? AND acknowledged_at IS NULL AND expires_at > (SELECT at FROM present)",
             $condition,
-            " ORDER BY wake_at LIMIT ",
+            " ORDER BY wake_at, id LIMIT ",
             $limit,
             ")"
         )
     };
 }
 
-/// How many are due, how many wait, and when the next is due; all at one time.
-pub(super) fn due(agent: AgentId) -> Sql<'static, (BigInt, BigInt, Nullable<Timestamptz>)> {
+/// One that had no delay is due whatever the clocks say.
+macro_rules! is_due {
+    () => {
+        " AND (wake_at <= (SELECT at FROM present) OR wake_at <= created_at)"
+    };
+}
+
+/// How many are due, how many wait, when the next is due, and which are; all at one time.
+pub(super) fn due(agent: AgentId) -> Sql<'static, (BigInt, BigInt, Nullable<Timestamptz>, Array<SqlUuid>)> {
     let most = i64::try_from(MAX_COUNTED).unwrap_or(i64::MAX);
     Sql::new(concat!(
         "WITH present AS MATERIALIZED (SELECT aito_now() AS at)
          SELECT (SELECT count(*) FROM ",
-        by_time!("1", " AND wake_at <= (SELECT at FROM present)", "?"),
+        by_time!("1", is_due!(), "?"),
         " AS due), (SELECT count(*) FROM ",
         by_time!("1", "", "?"),
         " AS waiting), ",
-        by_time!("wake_at", " AND wake_at > (SELECT at FROM present)", "1"),
+        by_time!("wake_at", " AND wake_at > (SELECT at FROM present) AND wake_at > created_at", "1"),
+        ", ARRAY",
+        by_time!("id", is_due!(), "?"),
     ))
     .bind::<SqlUuid, _>(agent.0)
     .bind::<BigInt, _>(most)
     .bind::<SqlUuid, _>(agent.0)
     .bind::<BigInt, _>(most)
     .bind::<SqlUuid, _>(agent.0)
+    .bind::<SqlUuid, _>(agent.0)
+    .bind::<BigInt, _>(MAX_FIRST as i64)
+}
+
+/// What people and agents sent.
+macro_rules! sent {
+    ($condition:literal) => {
+        concat!(
+            "(SELECT count(*) FROM (SELECT FROM mailbox WHERE agent_id = ? AND acknowledged_at IS NULL
+                 AND kind IN ('message', 'broadcast')",
+            $condition,
+            " AND expires_at > (SELECT at FROM present) LIMIT ?) AS sent)"
+        )
+    };
+}
+
+/// How much of that waits, and how much of it one agent sent.
+pub(super) fn room(agent: AgentId, sender: Option<AgentId>) -> Sql<'static, (BigInt, BigInt)> {
+    let most = i64::try_from(MAX_WAITING).unwrap_or(i64::MAX);
+    Sql::new(concat!(
+        "WITH present AS MATERIALIZED (SELECT aito_now() AS at) SELECT ",
+        sent!(""),
+        ", ",
+        sent!(" AND from_agent = ?"),
+    ))
+    .bind::<SqlUuid, _>(agent.0)
+    .bind::<BigInt, _>(most)
+    .bind::<SqlUuid, _>(agent.0)
+    // No agent has this id.
+    .bind::<SqlUuid, _>(sender.map_or(Uuid::nil(), |sender| sender.0))
+    .bind::<BigInt, _>(most)
+}
+
+/// Removes what has expired, as far as nobody else is about to change it; gives how many. It waits for no lock. (What it
+/// removes is looked up once: a join could do that for each row, and then find others each time.)
+pub(super) fn forget(limit: u32) -> Sql<'static, BigInt> {
+    Sql::new(
+        "WITH gone AS (
+             DELETE FROM mailbox WHERE id = ANY(ARRAY(
+                 SELECT id FROM mailbox WHERE sender <> '#expiring' AND expires_at <= (SELECT aito_now())
+                 ORDER BY expires_at LIMIT ? FOR UPDATE SKIP LOCKED
+             )) RETURNING 1
+         )
+         SELECT count(*) FROM gone",
+    )
+    .bind::<BigInt, _>(i64::from(limit))
 }

@@ -26,7 +26,7 @@ use super::{
 };
 
 /// The schema that this binary knows. It opens every store whose `min_reader_version` is not above it.
-pub const SCHEMA_VERSION: u32 = 3;
+pub const SCHEMA_VERSION: u32 = 4;
 
 /// How long a server that answers may take to be looked at: the wait for the lock, and a little.
 const CHECKED_WITHIN: Duration = MIGRATION_LOCK_WAIT.saturating_add(Duration::from_secs(10));

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use aito_domain::{
-    id::{AgentId, TaskId},
+    id::{AgentId, Incarnation, TaskId},
     ports::{
         EXACT_TOTAL, ReadError, Total,
         task_store::{TaskCursor, TaskQuery, TaskStore},
@@ -21,6 +21,7 @@ use diesel::{
 };
 use diesel_async::{AsyncPgConnection, RunQueryDsl as _};
 use futures_util::{FutureExt as _, future};
+use uuid::Uuid;
 
 use super::{
     PgStore,
@@ -85,10 +86,12 @@ impl TaskStore for PgStore {
         self.pool.run(reading.boxed()).await.map_err(ReadError::Unavailable)?
     }
 
-    async fn in_progress(&self) -> Result<Vec<Task>, ReadError> {
-        let mut tasks = domain(self.pool.read(in_progress()).await?)?;
-        tasks.sort_by_key(|task| task.id);
-        Ok(tasks)
+    async fn leases(&self) -> Result<Vec<(AgentId, Incarnation)>, ReadError> {
+        let rows: Vec<(Uuid, i64)> = self.pool.read(leases()).await?;
+        let leases = rows.into_iter().map(|(agent, incarnation)| {
+            Ok((AgentId(agent), Incarnation(natural("incarnation", incarnation)?)))
+        });
+        Ok(leases.collect::<Result<_, Untranslatable>>()?)
     }
 
     async fn overdue(&self, limit: u32) -> Result<Vec<Task>, ReadError> {
@@ -151,13 +154,14 @@ pub(super) fn total(query: &TaskQuery) -> Sql<'static, (BigInt, BigInt)> {
     }
 }
 
-/// One agent's at a time, so that it is a walk.
-pub(super) fn in_progress() -> TaskSql {
-    TaskSql::new(concat!(
-        "SELECT ",
-        columns!(),
-        " FROM tasks WHERE status = 'in_progress' ORDER BY assigned_to, id"
-    ))
+/// Who works on tasks. One agent's at a time, so that it is a walk.
+pub(super) fn leases() -> Sql<'static, (SqlUuid, BigInt)> {
+    Sql::new(
+        "SELECT DISTINCT assigned_to, incarnation FROM (
+             SELECT assigned_to, (state->>'incarnation')::bigint AS incarnation
+             FROM tasks WHERE status = 'in_progress' ORDER BY assigned_to, id
+         ) AS held",
+    )
 }
 
 pub(super) fn overdue(limit: u32) -> TaskSql {

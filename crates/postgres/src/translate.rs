@@ -213,7 +213,7 @@ impl CommitRows {
 
     /// Adds what a pick came to, its events after the others.
     pub(super) fn add(&mut self, picked: &Picked) -> Result<(), Untranslatable> {
-        self.work.add_tasks(&picked.tasks)?;
+        self.work.add(&picked.tasks, &picked.mails)?;
         self.events.add(&picked.events);
         self.answer = Some(json("the outcome of a pick", &picked.outcome)?);
         Ok(())

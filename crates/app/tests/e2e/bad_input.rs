@@ -337,6 +337,7 @@ pub(crate) async fn bad_tasks_mail_notes_domains_and_settings_change_nothing(set
         ("/tasks?assignedTo=018f0000-0000-7000-8000-000000000000", "?assignedTo"),
         ("/tasks?status=Pending", "?status"),
         ("/agents/ceo/mailbox?wait=61", "?wait"),
+        ("/agents/ceo/mailbox?wait=1&known=1,2", "?known"),
         ("/agents/ceo/mailbox?wait=-1", "?wait"),
         ("/agents/ceo/mailbox?cursor=OS4w", "?cursor"),
     ] {
@@ -455,15 +456,22 @@ pub(crate) async fn what_was_changed_since_is_not_overwritten(set: Set) {
         refused(&with(&seen, one).await, 412);
         assert_eq!(with("*", one).await.status, 200, "{path}");
     }
-    // What was never written has the version 0.
+    // What was never written has the version 0, and is not there.
     let never = [("if-match", "\"0\"")];
+    for (method, path) in [("PUT", "/agents/ceo/state/new"), ("POST", "/settings/mine/new")] {
+        refused(&call(&client, method, path, &[("if-match", "*")], r#"{"value":1}"#).await, 412);
+    }
     for status in [200, 412] {
         for (method, path) in [("PUT", "/agents/ceo/state/new"), ("POST", "/settings/mine/new")] {
             let answer = call(&client, method, path, &never, r#"{"value":1}"#).await;
             assert_eq!(answer.status, status, "{path}");
         }
     }
-    for (path, pointer) in [("/agents/ceo/state", "/state/0/etag"), ("/settings", "/settings/mine/new")] {
+    for (path, pointer) in [
+        ("/agents/ceo/state", "/state/0/etag"),
+        ("/settings", "/settings/mine/new"),
+        ("/settings", "/etags/mine/new"),
+    ] {
         let body: Value = get(&client, path).await.json().unwrap();
         assert!(body.pointer(pointer).is_some_and(|one| one == "\"1\"" || one == 1), "{path}: {body}");
     }

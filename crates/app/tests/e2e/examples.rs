@@ -602,8 +602,10 @@ fn is_time(text: &str) -> bool {
 fn assert_camel(value: &Value, at: &str) {
     match value {
         Value::Object(fields) => {
-            let maps = ["/components/agents", "/spec/env", "/settings/settings"];
-            let is_map = maps.iter().any(|map| at.ends_with(map)) || at.contains("/settings/settings/");
+            let maps = ["/components/agents", "/spec/env", "/settings/settings", "/settings/etags"];
+            let within = ["/settings/settings/", "/settings/etags/"];
+            let is_map =
+                maps.iter().any(|map| at.ends_with(map)) || within.iter().any(|map| at.contains(map));
             for (key, value) in fields {
                 assert!(is_map || is_camel(key), "{key} at {at}");
                 assert_camel(value, &format!("{at}/{key}"));

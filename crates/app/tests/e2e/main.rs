@@ -153,6 +153,8 @@ on_both_sets! {
         a_setting_that_nothing_heeds_says_so,
         a_message_comes_again_until_it_is_acknowledged,
         who_waits_is_woken_by_what_another_server_is_told,
+        a_message_that_is_known_ends_no_wait,
+        however_much_an_agent_writes_it_can_be_restarted,
         a_wait_ends_with_the_credential_that_waits,
         a_stopping_server_lets_nobody_wait,
         a_full_mailbox_refuses_and_tasks_can_be_created,

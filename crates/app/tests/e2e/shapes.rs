@@ -339,7 +339,11 @@ pub(crate) async fn tasks_mail_notes_domains_and_settings_have_their_documented_
             "/settings",
             Value::Null,
             200,
-            json!({"settings": {"queue": {"delay_low": 1}, "llm": {"routing_strategy": "claude-only"}}, "version": 1}),
+            json!({
+                "settings": {"queue": {"delay_low": 1}, "llm": {"routing_strategy": "claude-only"}},
+                "etags": {"queue": {"delay_low": "\"1\""}, "llm": {"routing_strategy": "\"0\""}},
+                "version": 1,
+            }),
         ),
     ] {
         call(&client, &client, &mut ids, (method, path, body), (status, &shape)).await;

@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use aito_domain::{
     event::Actor,
-    id::{AgentId, EventId, Incarnation},
+    id::{AgentId, EventId, Incarnation, MailId},
+    ports::ledger::Speaker,
     task::{PickOutcome, TaskMove, TaskPick},
+    time::Timestamp,
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -19,7 +21,7 @@ use crate::{by::By, checks::busy, error::Error};
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 /// How many overdue tasks one pass tells of; the next one goes on.
 const OVERDUE_AT_ONCE: u32 = 100;
-/// How many leases one claim takes back at most.
+/// How many leases one pass of the sweep takes back of one agent; the next one goes on.
 const RELEASES_AT_ONCE: usize = 8;
 
 /// What a claim came to.
@@ -40,20 +42,13 @@ impl TaskService {
     /// [`Error::PastIncarnation`]; [`Error::Conflict`] when the agent does not run, or the claim has ended before it could
     /// be answered; [`Error::Unavailable`].
     pub async fn claim(&self, agent: AgentId, incarnation: Incarnation, by: &By) -> Result<Claim, Error> {
-        let rules = self.settings.current().await?.claim_rules();
         for attempt in 0..TRIES {
             let now = self.writer.clock().now();
-            let pick = TaskPick {
-                agent,
-                claimant: Some(incarnation),
-                rules,
-                at: now,
-                actor: by.actor().clone(),
-                ids: self.event_ids(),
-            };
             // Agents ask often and mostly in vain: that writes nothing.
             let read = self.store.claimable(agent).await?;
             let read = read.ok_or_else(|| Error::NotFound(format!("there is no agent {agent}")))?;
+            let past = read.held.iter().filter(|task| !task.is_held_by_the_living(&read.agent)).count();
+            let pick = self.pick(agent, Some(incarnation), by.actor().clone(), now, past).await?;
             let foreseen = pick.decide(&read);
             if foreseen.tasks.is_empty() {
                 return self.claimed(foreseen.outcome, incarnation).await;
@@ -61,6 +56,8 @@ impl TaskService {
             let mut commit = self.writer.begin();
             commit.pick = Some(pick);
             self.writer.account(&mut commit, by, now, "");
+            // Also who has no credential claims for this incarnation, and it must be the present one until the commit ends.
+            commit.speaker = Some(Speaker { agent, incarnation });
             match self.writer.pick(&commit).await? {
                 Some(outcome) => {
                     by.told();
@@ -100,12 +97,12 @@ impl TaskService {
     /// # Errors
     /// [`Error::Unavailable`]; what was done until then stays done.
     pub async fn sweep(&self) -> Result<(), Error> {
-        let held = self.store.in_progress().await?;
-        if !held.is_empty() {
+        let leases = self.store.leases().await?;
+        if !leases.is_empty() {
             let agents = self.agents.list().await?;
             for agent in &agents {
-                let mut tasks = held.iter().filter(|task| task.assigned_to == agent.id);
-                if tasks.any(|task| !task.is_held_by_the_living(agent)) {
+                let mut holders = leases.iter().filter(|(id, _)| *id == agent.id);
+                if holders.any(|(_, incarnation)| !agent.is_lived_by(*incarnation)) {
                     self.take_back(agent.id).await?;
                 }
             }
@@ -131,14 +128,7 @@ impl TaskService {
     async fn take_back(&self, agent: AgentId) -> Result<(), Error> {
         let now = self.writer.clock().now();
         let mut commit = self.writer.begin();
-        commit.pick = Some(TaskPick {
-            agent,
-            claimant: None,
-            rules: self.settings.current().await?.claim_rules(),
-            at: now,
-            actor: Actor::System,
-            ids: self.event_ids(),
-        });
+        commit.pick = Some(self.pick(agent, None, Actor::System, now, RELEASES_AT_ONCE).await?);
         if self.writer.pick(&commit).await?.is_none() {
             debug!(%agent, "somebody else changed its tasks; looking again");
         }
@@ -164,8 +154,26 @@ impl TaskService {
         }
     }
 
-    /// Ids for the releases and the claim of one pick.
-    fn event_ids(&self) -> Vec<EventId> {
-        (0..=RELEASES_AT_ONCE).map(|_| EventId(self.writer.ids().uuid())).collect()
+    /// A pick that takes back at most so many leases.
+    async fn pick(
+        &self,
+        agent: AgentId,
+        claimant: Option<Incarnation>,
+        actor: Actor,
+        at: Timestamp,
+        releases: usize,
+    ) -> Result<TaskPick, Error> {
+        let settings = self.settings.current().await?;
+        let ids = self.writer.ids();
+        Ok(TaskPick {
+            agent,
+            claimant,
+            rules: settings.claim_rules(),
+            at,
+            actor,
+            ids: (0..=releases).map(|_| EventId(ids.uuid())).collect(),
+            mail_ids: (0..releases).map(|_| MailId(ids.uuid())).collect(),
+            delays: settings.delays(),
+        })
     }
 }

@@ -12,7 +12,7 @@ use std::{
 
 use aito_domain::{
     agent::Agent,
-    id::{AgentId, AgentType, Incarnation, TaskId, Version},
+    id::{AgentId, AgentType, Incarnation, TaskId},
     mailbox::MailKind,
     ports::{
         Total,
@@ -23,7 +23,7 @@ use aito_domain::{
     quota::SpentKind,
     task::{
         EndedBy, MAX_DESCRIPTION, MAX_REASON, MAX_RESULT, MAX_TITLE, Priority, Refused, Task, TaskEdit,
-        TaskMove, TaskStatus,
+        TaskMove, TaskState, TaskStatus, next,
     },
     time::{Timestamp, is_storable, truncate},
 };
@@ -35,7 +35,7 @@ pub use claims::Claim;
 
 use crate::{
     by::By,
-    checks::{Faults, busy, expect},
+    checks::{Faults, Seen, busy, expect},
     error::Error,
     locked::lock,
     mailbox::MailService,
@@ -50,6 +50,10 @@ use crate::{
 const ESTIMATED: Duration = Duration::from_secs(10);
 /// How often a change is tried when somebody else was faster.
 const TRIES: u32 = 12;
+/// How many tasks are read at once; one may take some 300 KiB.
+const ROWS_AT_ONCE: usize = 64;
+/// After so many bytes a page ends, however few tasks it has.
+const PAGE_BYTES: usize = 4 << 20;
 
 /// A task as somebody hands it in, not yet checked.
 #[derive(Debug, Clone, Default)]
@@ -108,6 +112,8 @@ pub struct TaskPage {
     pub tasks: Vec<TaskView>,
     /// How many there are on all pages.
     pub total: Total,
+    /// Whether there are more after these.
+    pub goes_on: bool,
 }
 
 /// How a task is to end.
@@ -174,12 +180,42 @@ impl TaskService {
         };
         faults.done()?;
         let query = TaskQuery { status: wanted.status, assigned_to, seen_by: viewer };
-        let (page, total) = tokio::join!(self.store.page(&query, before, offset, limit), self.total(query));
+        let (page, total) =
+            tokio::join!(self.page(&query, before, offset, limit as usize), self.total(query));
+        let (page, goes_on) = page?;
         let mut tasks = Vec::new();
-        for task in page? {
+        for task in page {
             tasks.push(self.view(task).await?);
         }
-        Ok(TaskPage { tasks, total: total? })
+        Ok(TaskPage { tasks, total: total?, goes_on })
+    }
+
+    /// Up to `limit` tasks, fewer when they are large; true: there are more.
+    async fn page(
+        &self,
+        query: &TaskQuery,
+        mut before: Option<TaskCursor>,
+        mut offset: u32,
+        limit: usize,
+    ) -> Result<(Vec<Task>, bool), Error> {
+        let (mut tasks, mut bytes): (Vec<Task>, usize) = (Vec::new(), 0);
+        loop {
+            let asked = (limit + 1 - tasks.len()).min(ROWS_AT_ONCE);
+            let rows = self.store.page(query, before, offset, asked as u32).await?;
+            let is_last = rows.len() < asked;
+            for task in rows {
+                if tasks.len() >= limit || bytes >= PAGE_BYTES {
+                    return Ok((tasks, true));
+                }
+                bytes += size(&task);
+                before = Some(TaskCursor { at: task.created_at, id: task.id });
+                tasks.push(task);
+            }
+            if is_last {
+                return Ok((tasks, false));
+            }
+            offset = 0;
+        }
     }
 
     /// How many tasks a query finds. What is more than is counted exactly is an estimate anyway, and used for a while.
@@ -273,7 +309,7 @@ impl TaskService {
                 self.writer.tell(&mut commit, Some(assignee.id), by.actor(), events, now);
                 self.writer.account(&mut commit, by, now, "");
                 let first = First { id: task.id, created_at: now };
-                self.writer.apply_once(&mut commit, once, &content, &first).await
+                self.writer.create_once(&mut commit, by, once, &content, &first).await
             }
             Err(error) => Err(error),
         };
@@ -284,10 +320,7 @@ impl TaskService {
                 Ok(view(First { id: task.id, created_at: now }))
             }
             Outcome::Before(first) => Ok(view(first)),
-            Outcome::Conflict => {
-                self.writer.still_speaks(by).await?;
-                Err(busy("the list of tasks"))
-            }
+            Outcome::Conflict => Err(busy("the list of tasks")),
         }
     }
 
@@ -301,7 +334,7 @@ impl TaskService {
         &self,
         id: TaskId,
         edit: EditTask,
-        seen: Option<&[Version]>,
+        seen: Option<&Seen>,
         by: &By,
     ) -> Result<TaskView, Error> {
         let mut faults = Faults::default();
@@ -391,8 +424,33 @@ impl TaskService {
 
     /// What wakes the agent of a new task.
     async fn woken(&self, task: &Task, by: &By) -> Result<Option<Change>, Error> {
-        let body = json!({ "taskId": task.id, "title": task.title, "priority": task.priority });
-        self.mail.wake(task.assigned_to, MailKind::Task, task.priority, body, by).await
+        self.mail.wake_for(task, by).await
+    }
+
+    /// What tells of the end of a task: its creator and who worked on it, unless they have caused it; and the agent that
+    /// has room for another one now, if one waits.
+    async fn told_of_end(
+        &self,
+        task: &Task,
+        was_held: bool,
+        who: Option<AgentId>,
+        by: &By,
+    ) -> Result<Vec<Change>, Error> {
+        let mut told = Vec::new();
+        let worker = was_held.then_some(task.assigned_to);
+        let creator = task.created_by.filter(|creator| Some(*creator) != worker);
+        for agent in [creator, worker].into_iter().flatten().filter(|agent| Some(*agent) != who) {
+            let notice = format!("task_{}", task.status());
+            let body = json!({ "notice": notice, "taskId": task.id, "title": task.title });
+            told.extend(self.mail.wake(agent, MailKind::Notice, task.priority, body, by).await?);
+        }
+        if was_held && let Some(waiting) = self.store.claimable(task.assigned_to).await? {
+            let rules = self.settings.current().await?.claim_rules();
+            if let Some(waiting) = next(&waiting.oldest, &rules, self.writer.clock().now()) {
+                told.extend(self.woken(waiting, by).await?);
+            }
+        }
+        Ok(told)
     }
 
     /// A task that a viewer may see.
@@ -411,14 +469,14 @@ impl TaskService {
         &self,
         id: TaskId,
         viewer: Option<AgentId>,
-        seen: Option<&[Version]>,
+        seen: Option<&Seen>,
         by: &By,
         decide: impl Fn(Task, &AgentType, Timestamp) -> Result<TaskMove, Error>,
     ) -> Result<TaskView, Error> {
         for attempt in 0..TRIES {
             let before = self.seen(id, viewer).await?;
             expect("the task", seen, before.version)?;
-            let (was, pressed) = (before.assigned_to, before.priority);
+            let (was, pressed, was_held) = (before.assigned_to, before.priority, before.lease().is_some());
             let assignee = self.names.of(was).await?;
             let now = self.writer.clock().now();
             let TaskMove { task, events } = decide(before, &assignee, now)?;
@@ -430,6 +488,9 @@ impl TaskService {
             let presses = task.priority > pressed && task.status() == TaskStatus::Pending;
             if task.assigned_to != was || presses {
                 commit.changes.extend(self.woken(&task, by).await?);
+            }
+            if task.status().has_ended() {
+                commit.changes.extend(self.told_of_end(&task, was_held, viewer, by).await?);
             }
             commit.changes.push(Change::Task(Box::new(task.clone())));
             self.writer.tell(&mut commit, Some(task.assigned_to), by.actor(), events, now);
@@ -455,6 +516,17 @@ impl TaskService {
 struct First {
     id: TaskId,
     created_at: Timestamp,
+}
+
+/// About how many bytes a task takes.
+fn size(task: &Task) -> usize {
+    let state = match &task.state {
+        TaskState::Completed { result: Some(result), .. } => result.to_string().len(),
+        TaskState::Failed { error, .. } => error.len(),
+        TaskState::Cancelled { reason: Some(reason), .. } => reason.len(),
+        _ => 0,
+    };
+    1000 + task.title.len() + task.description.as_ref().map_or(0, String::len) + state
 }
 
 fn conflict(refused: Refused) -> Error {

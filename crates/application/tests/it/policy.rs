@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use aito_application::{
-    By, Error,
+    By, Error, Seen,
     domains::{Decision, NewDomain, NewWish},
+    once::Once,
     settings::{BELIEVED, NewValue},
 };
 use aito_domain::{
@@ -12,7 +13,7 @@ use aito_domain::{
     id::{DomainRequestId, InstallationId, Version},
     installation::InstallationKey,
     ports::{domain_store::DomainStore as _, settings_store::SettingsStore as _},
-    setting::{MASK, SettingsKey, StoredValue},
+    setting::{MASK, MAX_STORED, SettingsKey, StoredValue},
     task::Priority,
 };
 use futures_util::future::join_all;
@@ -42,7 +43,7 @@ async fn what_is_set_on_one_server_counts_on_another_within_half_a_second() {
     let house = House::new();
     let (a, b) = (house.server(&["ceo"]).await, house.server(&["ceo"]).await);
     let delay = async |server: &Server| {
-        server.work.settings.current().await.unwrap().delay(Priority::Low).as_millis()
+        server.work.settings.current().await.unwrap().delays().of(Priority::Low).as_millis()
     };
     assert_eq!((delay(&a).await, delay(&b).await), (300_000, 300_000));
     write(&a, "queue", "delay_low", value(json!(7))).await.unwrap();
@@ -128,12 +129,34 @@ async fn a_setting_is_changed_from_the_state_that_was_seen() {
     let house = House::new();
     let server = house.server(&["ceo"]).await;
     let write = async |seen: u64| {
-        let seen = [Version(seen)];
+        let seen = Seen::In(vec![Version(seen)]);
         server.work.settings.write("brand", "colour", value(json!("red")), Some(&seen), &operator()).await
     };
     assert_eq!(write(0).await.unwrap().setting.version, Version(1));
     assert!(matches!(write(0).await, Err(Error::Precondition(_))));
     assert!(!write(1).await.unwrap().effective);
+    let all = server.work.settings.all().await.unwrap();
+    assert_eq!(
+        (all.versions["brand"]["colour"], all.versions["queue"]["delay_low"]),
+        (Version(2), Version(0))
+    );
+    let any =
+        server.work.settings.write("brand", "shape", value(json!(1)), Some(&Seen::Any), &operator()).await;
+    assert!(matches!(any, Err(Error::Precondition(_))), "it is not there");
+}
+
+#[tokio::test]
+async fn settings_that_nobody_knows_take_no_room_from_known_ones() {
+    let house = House::new();
+    let server = house.server(&["ceo"]).await;
+    for n in 0..MAX_STORED {
+        write(&server, "brand", &n.to_string(), value(json!(n))).await.unwrap();
+    }
+    let more = write(&server, "brand", "more", value(json!(1))).await;
+    assert!(matches!(more, Err(Error::Conflict(_))), "{more:?}");
+    write(&server, "brand", "1", value(json!(2))).await.unwrap();
+    write(&server, "queue", "delay_low", value(json!(7))).await.unwrap();
+    assert_eq!(server.work.settings.current().await.unwrap().delays().of(Priority::Low).as_millis(), 7);
 }
 
 fn domain(name: &str) -> NewDomain {
@@ -146,7 +169,7 @@ fn wish(name: &str) -> NewWish {
 
 async fn ask(server: &Server, name: &str, by: &By) -> DomainRequestId {
     let (request, is_new) =
-        server.work.domains.ask(&wish(name), None, by, &server.work.quotas).await.unwrap();
+        server.work.domains.ask(&wish(name), None, by, None, &server.work.quotas).await.unwrap();
     assert!(is_new);
     request.id
 }
@@ -187,11 +210,18 @@ async fn approving_puts_the_domain_on_the_list_in_the_same_commit_and_only_once(
         assert_eq!(request.unwrap().status(), RequestStatus::Approved);
     }
     let types: Vec<_> = house.events().await[before..].iter().map(|event| event.event_type.clone()).collect();
-    assert_eq!(types, ["domain_approved", "domain_added"]);
-    assert_eq!(house.store.page(None, 10).await.unwrap().len(), 1);
-    // Another's request for it is approved without a second entry.
+    assert_eq!(types, ["domain_approved", "domain_added", "domain_approved"], "another's request for it too");
+    let other = house.store.request(second).await.unwrap().unwrap();
+    assert_eq!(other.status(), RequestStatus::Approved);
     b.work.domains.decide(second, &approve(), &operator()).await.unwrap();
     assert_eq!(house.store.page(None, 10).await.unwrap().len(), 1);
+    // A request for what a wider entry covers since gets an entry of its own, which stays when that one goes.
+    let narrow = ask(&a, "api.coingecko.com", &operator()).await;
+    a.work.domains.add(&domain("coingecko.com"), &operator(), None).await.unwrap();
+    a.work.domains.decide(narrow, &approve(), &operator()).await.unwrap();
+    a.work.domains.remove("coingecko.com", None, &operator()).await.unwrap();
+    let covered = a.work.domains.check("api.coingecko.com").await.unwrap().matched_by;
+    assert_eq!(covered.map(String::from).as_deref(), Some("api.coingecko.com"));
     let no = Decision { approve: false, ..approve() };
     assert!(matches!(a.work.domains.decide(first, &no, &operator()).await, Err(Error::Conflict(_))));
 }
@@ -202,7 +232,7 @@ async fn the_same_askers_second_request_is_the_first_one_as_long_as_it_is_open()
     let (a, b) = (house.server(&["ceo"]).await, house.server(&["ceo"]).await);
     let by = operator();
     let asked = join_all([&a, &b, &a, &b].map(|server| async {
-        server.work.domains.ask(&wish("dexscreener.com"), None, &by, &server.work.quotas).await.unwrap()
+        server.work.domains.ask(&wish("dexscreener.com"), None, &by, None, &server.work.quotas).await.unwrap()
     }))
     .await;
     assert_eq!(asked.iter().filter(|(_, is_new)| *is_new).count(), 1);
@@ -210,6 +240,37 @@ async fn the_same_askers_second_request_is_the_first_one_as_long_as_it_is_open()
     let no = Decision { approve: false, ..Decision::default() };
     a.work.domains.decide(asked[0].0.id, &no, &operator()).await.unwrap();
     ask(&a, "dexscreener.com", &by).await;
+}
+
+#[tokio::test]
+async fn a_repeated_request_is_the_first_one_whatever_became_of_it() {
+    let house = House::new();
+    let server = house.server(&["ceo"]).await;
+    let once = Once::new("token/1", "POST", "/domains/approval-requests", "k");
+    let ask = async |name: &str| {
+        server.work.domains.ask(&wish(name), None, &operator(), Some(&once), &server.work.quotas).await
+    };
+    let (first, is_new) = ask("dexscreener.com").await.unwrap();
+    assert!(is_new);
+    let (again, is_new) = ask("dexscreener.com").await.unwrap();
+    assert!(is_new && again.id == first.id, "as the first call was answered");
+    assert!(matches!(ask("coingecko.com").await, Err(Error::Conflict(_))));
+    server.work.domains.decide(first.id, &approve(), &operator()).await.unwrap();
+    let (again, is_new) = ask("dexscreener.com").await.unwrap();
+    assert!(is_new && again.id == first.id && again.status() == RequestStatus::Approved);
+    let (other, is_new) = {
+        let no = Decision { approve: false, ..Decision::default() };
+        let once = Once::new("token/1", "POST", "/domains/approval-requests", "l");
+        let ask = async || {
+            server.work.domains.ask(&wish("x.com"), None, &operator(), Some(&once), &server.work.quotas).await
+        };
+        let (refused, _) = ask().await.unwrap();
+        server.work.domains.decide(refused.id, &no, &operator()).await.unwrap();
+        let (again, is_new) = ask().await.unwrap();
+        assert_eq!(again.id, refused.id, "it asks for nothing a second time");
+        (again, is_new)
+    };
+    assert!(is_new && other.status() == RequestStatus::Rejected);
 }
 
 #[tokio::test]
@@ -221,7 +282,7 @@ async fn an_agent_that_asked_is_told_what_became_of_it() {
     let (request, _) = server
         .work
         .domains
-        .ask(&wish("dexscreener.com"), Some(&ceo), &by, &server.work.quotas)
+        .ask(&wish("dexscreener.com"), Some(&ceo), &by, None, &server.work.quotas)
         .await
         .unwrap();
     assert_eq!(request.requested_by, Some(ceo.id));
@@ -247,7 +308,7 @@ async fn a_name_is_covered_by_its_nearest_entry_label_by_label() {
     assert_eq!(faults(domains.check("127.0.0.1").await), ["?domain"]);
     let taken = domains.add(&domain("COINGECKO.com"), &operator(), None).await;
     assert!(matches!(taken, Err(Error::Conflict(_))), "{taken:?}");
-    let covered = domains.ask(&wish("x.coingecko.com"), None, &operator(), &server.work.quotas).await;
+    let covered = domains.ask(&wish("x.coingecko.com"), None, &operator(), None, &server.work.quotas).await;
     assert!(matches!(covered, Err(Error::Conflict(_))), "{covered:?}");
 }
 
@@ -262,7 +323,7 @@ async fn a_request_names_a_domain_and_a_url_of_it() {
             category: category.map(str::to_owned),
             ..NewWish::default()
         };
-        faults(server.work.domains.ask(&new, None, &operator(), &server.work.quotas).await)
+        faults(server.work.domains.ask(&new, None, &operator(), None, &server.work.quotas).await)
     };
     assert_eq!(ask("co.uk", Some("https://co.uk"), Some("A B")).await, ["/domain", "/category", "/url"]);
     for url in [

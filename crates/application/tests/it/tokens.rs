@@ -7,7 +7,7 @@ use std::{
 };
 
 use aito_application::{
-    By, Error,
+    By, Error, Seen,
     once::Once,
     tokens::{NewToken, TokenView},
 };
@@ -394,8 +394,8 @@ async fn of_two_rotations_at_once_the_later_one_counts_and_who_saw_the_state_bef
     let fresh = Guard::of(house);
     assert!(accepts(&fresh, &good).await && !accepts(&fresh, &bad).await && !accepts(&fresh, &old).await);
 
-    let seen = [house.tokens().await[0].version];
-    let seen = Some(seen.as_slice());
+    let seen = Seen::In(vec![house.tokens().await[0].version]);
+    let seen = Some(&seen);
     let results = race
         .run(a.tokens.rotate(token.id, None, seen, &by), b.tokens.rotate(token.id, None, seen, &by))
         .await;
@@ -462,7 +462,7 @@ async fn what_has_ended_is_not_rotated_and_ends_again_without_a_trace() {
     let new = NewToken { expires_at: Some(soon), ..wish("short") };
     let short = guard.tokens.create(new, &by, None).await.unwrap().0.token;
     let long = made(&guard, "long").await.0;
-    let seen = [long.version];
+    let seen = Seen::In(vec![long.version]);
     let revoked = guard.tokens.revoke(long.id, Some(&seen), &by).await.unwrap().token;
     assert_eq!(revoked.revoked_at, Some(house.clock.now()));
     house.pass(Duration::from_secs(1));

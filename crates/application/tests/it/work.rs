@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use aito_application::{
-    By, Error,
+    By, Error, Seen,
     mailbox::NewMessage,
     once::Once,
     quota::{Allowance, Quota},
@@ -15,9 +15,12 @@ use aito_domain::{
     agent::{Agent, Exit},
     event::{Actor, Payload, TaskChange},
     id::{AgentId, Incarnation, MailId, TaskId, Version},
-    mailbox::{MAX_WAITING, MailKind},
+    mailbox::{MAX_WAITING, MAX_WAITING_OF_AGENTS, MAX_WAITING_OF_ONE, MailKind},
     ports::{
-        clock::Clock as _, ledger::Speaker, mailbox_store::MailboxStore as _, task_store::TaskStore as _,
+        clock::Clock as _,
+        ledger::Speaker,
+        mailbox_store::MailboxStore,
+        task_store::{TaskCursor, TaskStore as _},
     },
     task::{TaskStatus, next},
 };
@@ -153,7 +156,7 @@ async fn claims_of_two_servers_at_once_take_each_task_once_in_order_and_never_to
             .collect();
         assert!((1..=2).contains(&taken.len()), "{}", taken.len());
         assert!(taken.iter().any(|task| Some(task.id) == best), "the best is among those that were taken");
-        let held = house.store.in_progress().await.unwrap();
+        let held = house.store.claimable(cmo.id).await.unwrap().unwrap().held;
         assert_eq!(held.len(), taken.len());
         for task in taken {
             let (who, by) = (Some((cmo.id, cmo.incarnation)), speaking(&cmo));
@@ -319,12 +322,12 @@ async fn who_waits_is_woken_when_the_first_message_is_due_and_gets_everything() 
         work.mail.send(&cmo, new, None, &operator(), None, None).await.unwrap()
     };
     let minute = Duration::from_secs(60);
-    assert!(!work.mail.wait(cmo.id, minute).await.unwrap(), "nothing is there");
+    assert!(!work.mail.wait(cmo.id, &[], minute).await.unwrap(), "nothing is there");
     let low = send("low").await;
-    assert!(!work.mail.wait(cmo.id, minute).await.unwrap(), "it is not due for five minutes");
+    assert!(!work.mail.wait(cmo.id, &[], minute).await.unwrap(), "it is not due for five minutes");
     assert_eq!(work.mail.due(cmo.id).await.unwrap(), 0);
     let urgent = send("urgent").await;
-    assert!(work.mail.wait(cmo.id, minute).await.unwrap());
+    assert!(work.mail.wait(cmo.id, &[], minute).await.unwrap());
     assert!(house.clock.now() >= urgent.wake_at && house.clock.now() < low.wake_at);
     let all = work.mail.list(cmo.id, None, 10).await.unwrap();
     assert_eq!(
@@ -332,9 +335,10 @@ async fn who_waits_is_woken_when_the_first_message_is_due_and_gets_everything() 
         [urgent.id, low.id],
         "the most urgent first"
     );
+    assert!(!work.mail.wait(cmo.id, &[urgent.id], minute).await.unwrap(), "that one is known");
     send("critical").await;
     let before = house.clock.now();
-    assert!(work.mail.wait(cmo.id, minute).await.unwrap());
+    assert!(work.mail.wait(cmo.id, &[urgent.id], minute).await.unwrap());
     assert_eq!(house.clock.now(), before, "critical at once");
 }
 
@@ -364,8 +368,14 @@ async fn a_message_is_handed_out_until_its_agent_acknowledges_it_or_it_expires()
     assert!(work.mail.list(cmo.id, None, 10).await.unwrap().is_empty());
 
     work.mail.send(&cmo, new, None, &operator(), None, None).await.unwrap();
+    work.mail.forget().await.unwrap();
+    assert_eq!(work.mail.list(cmo.id, None, 10).await.unwrap().len(), 1, "only what has expired is removed");
     house.pass(Duration::from_secs(7 * 24 * 3600));
     assert!(work.mail.list(cmo.id, None, 10).await.unwrap().is_empty());
+    let stored: &dyn MailboxStore = &*house.store;
+    assert!(stored.by_id(mail.id).await.unwrap().is_some());
+    work.mail.forget().await.unwrap();
+    assert_eq!(stored.by_id(mail.id).await.unwrap(), None);
 }
 
 #[tokio::test]
@@ -385,16 +395,130 @@ async fn a_full_mailbox_refuses_messages_and_keeps_no_task_from_being_created() 
     create(&server, "a", "critical").await;
     let due = house.store.due(cmo.id).await.unwrap();
     assert_eq!((due.waiting, due.due), (MAX_WAITING + 1, 1), "and wakes its agent all the same");
-    let ceo = house.agent("ceo").await;
-    let by = speaking(&cmo);
-    for _ in 0..MAX_WAITING / 2 {
-        work.mail.send(&ceo, new(), Some(&cmo), &by, None, None).await.unwrap();
-    }
-    let shut = work.mail.send(&ceo, new(), Some(&cmo), &by, None, None).await;
-    assert!(matches!(shut, Err(Error::Conflict(_))), "{shut:?}");
-    work.mail.send(&ceo, new(), None, &operator(), None, None).await.unwrap();
     let sent = work.mail.broadcast(new(), &operator(), None).await.unwrap();
     assert_eq!((sent.messages.len(), sent.skipped), (1, vec![ty("cmo")]));
+}
+
+#[tokio::test]
+async fn no_agent_shuts_out_people_or_other_agents() {
+    let (house, server) = company().await;
+    let (work, ceo, cmo) = (&server.work, house.agent("ceo").await, house.agent("cmo").await);
+    let new = || NewMessage { text: "x".to_owned(), priority: "low".to_owned() };
+    for n in 0..MAX_WAITING_OF_AGENTS {
+        create(&server, &n.to_string(), "low").await;
+    }
+    let send = async |from: Option<&Agent>| {
+        let by = from.map_or_else(operator, speaking);
+        work.mail.send(&cmo, new(), from, &by, None, None).await
+    };
+    for _ in 0..MAX_WAITING_OF_ONE {
+        send(Some(&ceo)).await.unwrap();
+    }
+    let full = send(Some(&ceo)).await;
+    assert!(matches!(&full, Err(Error::Conflict(why)) if why.contains("of yours")), "{full:?}");
+    send(Some(&cmo)).await.unwrap();
+    for _ in MAX_WAITING_OF_ONE + 1..MAX_WAITING_OF_AGENTS {
+        send(None).await.unwrap();
+    }
+    assert!(matches!(send(Some(&cmo)).await, Err(Error::Conflict(_))));
+    send(None).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_has_room_again_is_told_of_the_task_that_waits() {
+    let (house, server) = company().await;
+    let (work, cmo) = (&server.work, house.agent("cmo").await);
+    for title in ["a", "b", "c"] {
+        create(&server, title, "low").await;
+    }
+    let wakes = async || {
+        let mails = work.mail.list(cmo.id, None, 10).await.unwrap();
+        for mail in &mails {
+            work.mail.acknowledge(&cmo, cmo.incarnation, mail.id, &speaking(&cmo)).await.unwrap();
+        }
+        mails.into_iter().map(|mail| mail.body["title"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(wakes().await, ["a", "b", "c"]);
+    let (first, second) = (claimed(&server, &cmo).await.task, claimed(&server, &cmo).await.task);
+    assert_eq!(claim(&server, &cmo).await, Claim::AtLimit);
+    assert!(wakes().await.is_empty());
+    let who = Some((cmo.id, cmo.incarnation));
+    work.tasks.end(first.id, Ending::Complete(None), who, &speaking(&cmo)).await.unwrap();
+    assert_eq!(wakes().await, ["c"]);
+    claimed(&server, &cmo).await;
+    work.tasks.end(second.id, Ending::Fail("no".into()), who, &speaking(&cmo)).await.unwrap();
+    assert!(wakes().await.is_empty(), "none waits");
+}
+
+#[tokio::test]
+async fn a_task_that_was_taken_back_wakes_its_agent_again() {
+    let (house, server) = company().await;
+    let (work, cmo) = (&server.work, house.agent("cmo").await);
+    let task = create(&server, "a", "low").await.task;
+    let mails = work.mail.list(cmo.id, None, 10).await.unwrap();
+    work.mail.acknowledge(&cmo, cmo.incarnation, mails[0].id, &speaking(&cmo)).await.unwrap();
+    claimed(&server, &cmo).await;
+    server.fleet.restart(&ty("cmo"), &operator()).await.unwrap();
+    assert!(work.mail.list(cmo.id, None, 10).await.unwrap().is_empty());
+    work.tasks.sweep().await.unwrap();
+    let mails = work.mail.list(cmo.id, None, 10).await.unwrap();
+    assert_eq!((mails.len(), mails[0].kind), (1, MailKind::Task));
+    assert_eq!(mails[0].body["taskId"], task.id.to_string());
+}
+
+#[tokio::test]
+async fn who_created_a_task_or_works_on_it_is_told_how_others_ended_it() {
+    let (house, server) = company().await;
+    let (work, ceo, cmo) = (&server.work, house.agent("ceo").await, house.agent("cmo").await);
+    let by = speaking(&ceo);
+    let notices = async |agent: &Agent| {
+        let mails = work.mail.list(agent.id, None, 50).await.unwrap();
+        let notices = mails.into_iter().filter(|mail| mail.kind == MailKind::Notice);
+        notices.map(|mail| mail.body["notice"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let make = async || {
+        work.tasks.create(wish("a", "low"), Some(&ceo), &by, None, &work.quotas).await.unwrap();
+        claimed(&server, &cmo).await.task
+    };
+    let who = Some((cmo.id, cmo.incarnation));
+    let done = make().await;
+    work.tasks.end(done.id, Ending::Complete(None), who, &speaking(&cmo)).await.unwrap();
+    assert_eq!((notices(&ceo).await, notices(&cmo).await.len()), (vec!["task_completed".to_owned()], 0));
+    let again = work.tasks.end(done.id, Ending::Complete(None), who, &speaking(&cmo)).await.unwrap();
+    assert_eq!(again.task.version, Version(3), "said again, nothing changes");
+    assert_eq!(notices(&ceo).await.len(), 1);
+    let dropped = make().await;
+    work.tasks.end(dropped.id, Ending::Cancel(None), Some((ceo.id, ceo.incarnation)), &by).await.unwrap();
+    assert_eq!((notices(&ceo).await.len(), notices(&cmo).await), (1, vec!["task_cancelled".to_owned()]));
+    let ended = make().await;
+    work.tasks.end(ended.id, Ending::Fail("no".into()), None, &operator()).await.unwrap();
+    assert_eq!((notices(&ceo).await.len(), notices(&cmo).await.len()), (2, 2));
+}
+
+#[tokio::test]
+async fn a_page_of_large_tasks_ends_early_and_its_cursor_leads_on() {
+    let (_house, server) = company().await;
+    let text = "x".repeat(50_000);
+    for n in 0..200 {
+        let new = NewTask { description: Some(text.clone()), ..wish(&n.to_string(), "low") };
+        server.work.tasks.create(new, None, &operator(), None, &server.work.quotas).await.unwrap();
+    }
+    let (mut titles, mut pages, mut before) = (Vec::new(), Vec::new(), None);
+    loop {
+        let page = server.work.tasks.list(&Wanted::default(), None, before, 0, 190).await.unwrap();
+        assert_eq!(page.total.count, 200);
+        let last = &page.tasks.last().unwrap().task;
+        before = Some(TaskCursor { at: last.created_at, id: last.id });
+        pages.push(page.tasks.len());
+        titles.extend(page.tasks.into_iter().map(|view| view.task.title));
+        if !page.goes_on {
+            break;
+        }
+    }
+    assert!(pages.len() == 3 && pages.iter().all(|rows| rows * 50_000 < 5 << 20), "{pages:?}");
+    assert_eq!(titles, (0..200).rev().map(|n| n.to_string()).collect::<Vec<_>>());
+    let some = server.work.tasks.list(&Wanted::default(), None, None, 130, 70).await.unwrap();
+    assert_eq!((some.tasks.len(), some.goes_on), (70, false), "exactly to the end");
 }
 
 #[tokio::test]
@@ -411,18 +535,19 @@ async fn unknown_things_are_not_found() {
 async fn a_note_is_written_from_the_state_that_was_seen_and_outlives_its_author() {
     let (house, server) = company().await;
     let (notes, cmo) = (&server.work.notes, house.agent("cmo").await);
-    let put = async |value, seen: Option<&[Version]>| {
-        notes.put(&cmo, "n", Some(value), seen, &operator(), None).await
-    };
-    let never = [Version(0)];
+    let put =
+        async |value, seen: Option<&Seen>| notes.put(&cmo, "n", Some(value), seen, &operator(), None).await;
+    let never = Seen::In(vec![Version(0)]);
+    assert!(matches!(put(json!(1), Some(&Seen::Any)).await, Err(Error::Precondition(_))), "it is not there");
     let first = put(json!(1), Some(&never)).await.unwrap();
     assert_eq!(first.version, Version(1));
     assert!(matches!(put(json!(2), Some(&never)).await, Err(Error::Precondition(_))));
-    assert_eq!(put(json!(2), Some(&[Version(1)])).await.unwrap().version, Version(2));
+    assert_eq!(put(json!(2), Some(&Seen::In(vec![Version(1)]))).await.unwrap().version, Version(2));
     server.fleet.restart(&ty("cmo"), &operator()).await.unwrap();
     assert_eq!(notes.list(cmo.id, None, 10).await.unwrap()[0].value, Some(json!(2)));
     assert_eq!(put(json!(null), None).await.unwrap().value, None);
     assert!(notes.list(cmo.id, None, 10).await.unwrap().is_empty());
+    assert!(matches!(put(json!(3), Some(&Seen::Any)).await, Err(Error::Precondition(_))), "it was removed");
     assert_eq!(put(json!(3), None).await.unwrap().version, Version(4), "no version comes twice");
 }
 
@@ -459,7 +584,7 @@ async fn a_long_wait_hears_news_at_once() {
     let (mail, cmo) = (server.work.mail.clone(), house.agent("cmo").await);
     let waiting = tokio::spawn({
         let (mail, id) = (mail.clone(), cmo.id);
-        async move { mail.wait(id, Duration::from_secs(60)).await }
+        async move { mail.wait(id, &[], Duration::from_secs(60)).await }
     });
     wait::until("it to wait", SOON, async || (house.clock.sleepers() == 1).then_some(())).await;
     let new = NewMessage { text: "x".to_owned(), priority: "critical".to_owned() };

@@ -198,7 +198,7 @@ pub async fn domain_store_05_requests_of_a_status_from_the_newest_on<F: StoreFix
 }
 
 /// Rule 6.
-pub async fn domain_store_06_open_request_is_of_one_asker_for_one_domain<F: StoreFixture>() {
+pub async fn domain_store_06_open_request_is_of_one_asker_and_open_requests_of_all<F: StoreFixture>() {
     let fixture = F::fresh().await;
     let (handles, other, make) = (fixture.handles(), fixture.second_handle().await, Maker::new());
     let askers = [
@@ -234,6 +234,18 @@ pub async fn domain_store_06_open_request_is_of_one_asker_for_one_domain<F: Stor
             }
         }
     }
+    for domain in domains {
+        let domain: DomainName = domain.parse().unwrap();
+        let mut expected: Vec<_> = open.iter().filter(|one| one.domain == domain).cloned().collect();
+        expected.sort_by_key(|one| one.id);
+        for store in [&handles.domains, &other.domains] {
+            let mut found = store.open_requests(&domain, 100).await.unwrap();
+            found.sort_by_key(|one| one.id);
+            assert_eq!(found, expected, "{domain}");
+            assert_eq!(store.open_requests(&domain, 1).await.unwrap().len(), 1);
+        }
+    }
+    assert_eq!(other.domains.open_requests(&"nobody.example".parse().unwrap(), 9).await.unwrap(), []);
 }
 
 async fn write(make: &Maker, handles: &Handles, changes: Vec<Change>) {

@@ -7,7 +7,7 @@ use aito_domain::{
     allowlist::{DomainEntry, DomainRequest, NewEntry, NewRequest},
     event::Actor,
     id::{AgentId, DomainId, DomainRequestId, EventId, Incarnation, MailId, TaskId, Version},
-    mailbox::{Mail, MailKind},
+    mailbox::{Delays, Mail, MailKind},
     ports::{clock::Clock as _, ledger::Change},
     quota::day_of,
     setting::{Setting, StoredValue},
@@ -163,6 +163,8 @@ impl Maker {
             at: self.clock().now(),
             actor: Actor::System,
             ids: (0..8).map(|_| EventId(self.uuid())).collect(),
+            mail_ids: (0..8).map(|_| MailId(self.uuid())).collect(),
+            delays: Delays::new(|priority| std::time::Duration::from_secs(priority.rank().into())),
         }
     }
 

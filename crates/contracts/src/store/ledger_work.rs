@@ -10,13 +10,16 @@ use aito_domain::{
     allowlist::{Decided, DomainEntry, DomainRequest},
     event::{Actor, TaskChange},
     id::{AgentId, Incarnation, TaskId, Version},
+    mailbox::MailKind,
     ports::{
         clock::Clock as _,
         history_store::Written,
         ledger::{Change, Commit, CommitError, Ledger, Settled, Speaker},
+        task_store::TaskQuery,
     },
     quota::{Spent, SpentKind, day_after},
     task::{EndedBy, PickOutcome, Priority, Task, TaskPick, TaskState, TaskStatus, next},
+    time::between,
 };
 use futures_util::future::join_all;
 use serde_json::{Value, json};
@@ -24,7 +27,7 @@ use serde_json::{Value, json};
 use super::{
     Handles, Maker, Snapshot, StoreFixture, change,
     event_log::persistent,
-    kinds::{change_domain, change_request, change_task},
+    kinds::{change_domain, change_mail, change_request, change_task},
     ledger::{race, settle},
     must, whole_log, within,
 };
@@ -238,6 +241,7 @@ pub async fn ledger_14_picks_of_one_agent_are_decided_one_after_another<F: Store
         assert_eq!((task.version, task.claims, task.status()), (Version(3), 1, TaskStatus::Completed));
     }
     pick_edges(&make, &handles, &other, agent).await;
+    pick_tells_of_what_waits_again(&make, &handles, &other).await;
 }
 
 /// What becomes of leases that have ended, of picks for nobody and of those who may not, and of one that is disturbed.
@@ -263,6 +267,13 @@ async fn pick_edges(make: &Maker, handles: &Handles, other: &Handles, agent: Age
     let past = PickOutcome::Past { present: Incarnation(2) };
     assert_eq!(asked(make.pick(agent.id, Some(1), 2)).await, past);
     assert_eq!(in_progress(handles, agent.id).await, BTreeSet::new(), "whoever asks takes them back");
+    let told = wakes(handles, agent.id).await;
+    assert_eq!(told, BTreeSet::from([tasks[0].id, tasks[1].id]), "and tells the agent that they wait again");
+    for mail in handles.mailbox.waiting(agent.id, None, 10).await.unwrap() {
+        let delay = between(mail.created_at, mail.wake_at);
+        assert_eq!((mail.version, delay.as_secs()), (Version(1), mail.priority.rank().into()));
+        assert_eq!(handles.mailbox.by_id(mail.id).await.unwrap(), Some(mail));
+    }
     assert_eq!(asked(make.pick(agent.id, Some(2), 2)).await, PickOutcome::Claimed { task: tasks[0].id });
     let again = handles.tasks.by_id(tasks[0].id).await.unwrap().unwrap();
     assert_eq!((again.claims, again.version), (2, Version(4)));
@@ -270,6 +281,14 @@ async fn pick_edges(make: &Maker, handles: &Handles, other: &Handles, agent: Age
     must(&handles.ledger, &make.changing(&ended)).await;
     assert_eq!(asked(make.pick(agent.id, Some(2), 2)).await, PickOutcome::NotRunning);
     assert_eq!(in_progress(handles, agent.id).await, BTreeSet::new());
+    assert_eq!(handles.mailbox.due(agent.id).await.unwrap().waiting, 3);
+    let stopping = Agent {
+        lifecycle: Lifecycle::Stopping { since: make.clock().now() },
+        version: Version(3),
+        ..ended.clone()
+    };
+    must(&handles.ledger, &make.changing(&stopping)).await;
+    assert_eq!(asked(make.pick(agent.id, Some(2), 2)).await, PickOutcome::NotRunning);
 
     let nobody =
         Commit { pick: Some(make.pick(AgentId(make.uuid()), Some(1), 2)), ..make.telling("nobody's") };
@@ -277,7 +296,7 @@ async fn pick_edges(make: &Maker, handles: &Handles, other: &Handles, agent: Age
     assert!(matches!(answer, Err(CommitError::Conflict(_))), "{answer:?}");
 
     // Somebody edits what is picked: one of them is wholly before the other, or the later one is refused.
-    let runs = Agent { lifecycle: agent.lifecycle, version: Version(3), ..ended };
+    let runs = Agent { lifecycle: agent.lifecycle, version: Version(4), ..ended };
     must(&handles.ledger, &make.changing(&runs)).await;
     for round in 0..12 {
         let pressing =
@@ -305,6 +324,44 @@ async fn pick_edges(make: &Maker, handles: &Handles, other: &Handles, agent: Age
         let ended = Task { state: TaskState::Cancelled { reason: None, at: make.clock().now() }, ..task };
         must(&handles.ledger, &Commit { changes: vec![change_task(&ended)], ..make.commit() }).await;
     }
+}
+
+/// Of what a pick takes back its agent is told, unless the same pick claims it, and only if the pick is applied.
+async fn pick_tells_of_what_waits_again(make: &Maker, handles: &Handles, other: &Handles) {
+    let agent = make.running_agent(handles, "cfo").await;
+    let tasks = [make.task(agent.id), make.task(agent.id)];
+    let mail = make.mail(agent.id);
+    let changes = tasks.iter().map(change_task).chain([change_mail(&mail)]).collect();
+    must(&handles.ledger, &Commit { changes, ..make.commit() }).await;
+    for _ in &tasks {
+        let pick = Some(make.pick(agent.id, Some(1), 2));
+        let answer = must(&handles.ledger, &Commit { pick, ..make.commit() }).await;
+        assert!(claimed_by(&outcome(answer)).is_some());
+    }
+    must(&handles.ledger, &make.changing(&Agent { incarnation: Incarnation(2), ..agent.clone() })).await;
+
+    // Refused are one whose own change meets what it takes back, and one whose message there is already.
+    let held = handles.tasks.by_id(tasks[1].id).await.unwrap().unwrap();
+    let mut taken = make.pick(agent.id, None, 2);
+    taken.mail_ids[1] = mail.id;
+    for (changes, pick) in [(vec![change_task(&held)], make.pick(agent.id, None, 2)), (Vec::new(), taken)] {
+        let commit = Commit { changes, pick: Some(pick), ..make.telling("refused") };
+        let before = Snapshot::of(handles).await;
+        for ledger in [&handles.ledger, &other.ledger] {
+            let answer = within(ledger.commit(&commit)).await;
+            assert!(matches!(answer, Err(CommitError::Conflict(_))), "{answer:?}");
+            assert_eq!(Snapshot::of(handles).await, before);
+        }
+        assert_eq!(wakes(handles, agent.id).await, BTreeSet::new());
+    }
+
+    let both = BTreeSet::from(tasks.map(|task| task.id));
+    let pick = Some(make.pick(agent.id, Some(2), 2));
+    let answer = must(&handles.ledger, &Commit { pick, ..make.commit() }).await;
+    let claimed = BTreeSet::from_iter(claimed_by(&outcome(answer)));
+    assert_eq!(in_progress(handles, agent.id).await, claimed);
+    let waits: BTreeSet<_> = both.difference(&claimed).copied().collect();
+    assert_eq!((waits.len(), wakes(other, agent.id).await), (1, waits), "who claims it knows of it");
 }
 
 /// Rule 15.
@@ -420,9 +477,18 @@ fn claimed_by(outcome: &PickOutcome) -> Option<TaskId> {
     }
 }
 
+/// The tasks of which the mailbox of an agent tells.
+async fn wakes(handles: &Handles, agent: AgentId) -> BTreeSet<TaskId> {
+    let mails = handles.mailbox.waiting(agent, None, 1000).await.unwrap();
+    let told = mails.into_iter().filter(|mail| mail.kind == MailKind::Task);
+    told.map(|mail| mail.body["taskId"].as_str().unwrap().parse().unwrap()).collect()
+}
+
 async fn in_progress(handles: &Handles, agent: AgentId) -> BTreeSet<TaskId> {
-    let tasks = handles.tasks.in_progress().await.unwrap();
-    tasks.into_iter().filter(|task| task.assigned_to == agent).map(|task| task.id).collect()
+    let query =
+        TaskQuery { status: Some(TaskStatus::InProgress), assigned_to: Some(agent), ..TaskQuery::default() };
+    let tasks = handles.tasks.page(&query, None, 0, 1000).await.unwrap();
+    tasks.into_iter().map(|task| task.id).collect()
 }
 
 /// Ends a task as its holder does.

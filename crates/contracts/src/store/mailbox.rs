@@ -4,14 +4,14 @@ use std::{cmp::Reverse, time::Duration};
 
 use aito_domain::{
     id::{AgentId, Incarnation, MailId, Version},
-    mailbox::{Acknowledged, Mail, MailKind},
+    mailbox::{Acknowledged, MAX_WAITING, Mail, MailKind},
     ports::{
         clock::Clock as _,
         ledger::Commit,
-        mailbox_store::{Due, MAX_COUNTED, MailCursor},
+        mailbox_store::{Due, MAX_COUNTED, MAX_FIRST, MailCursor, Sent},
     },
     task::Priority,
-    time::{after, millis},
+    time::{Timestamp, after, millis},
 };
 use uuid::Uuid;
 
@@ -119,33 +119,44 @@ pub async fn mailbox_store_03_due_counts_what_waits_and_what_wakes<F: StoreFixtu
     assert_eq!(handles.mailbox.due(agents[0]).await.unwrap(), Due::default());
     let heard = Acknowledged { incarnation: Incarnation(1), at: make.clock().now() };
     let later = |n: u64| after(far(), Duration::from_millis(n));
+    // One whose delay is over, and one that had none, of a sender whose clock is far ahead.
+    let over = Mail { created_at: before(past(), 2), ..make.mail(agents[0]) };
+    let ahead = Mail { created_at: later(3), wake_at: later(3), ..make.mail(agents[0]) };
+    let first = |mails: &[&Mail]| mails.iter().map(|mail| mail.id).collect::<Vec<_>>();
+    let earlier = Mail { created_at: before(past(), 3), wake_at: before(past(), 1), ..make.mail(agents[0]) };
     for (mail, expected) in [
         (
             Mail { wake_at: later(9), ..make.mail(agents[0]) },
-            Due { due: 0, waiting: 1, next: Some(later(9)) },
+            Due { due: 0, waiting: 1, next: Some(later(9)), first: Vec::new() },
         ),
-        (make.mail(agents[0]), Due { due: 1, waiting: 2, next: Some(later(9)) }),
+        (over.clone(), Due { due: 1, waiting: 2, next: Some(later(9)), first: first(&[&over]) }),
         (
             Mail { wake_at: later(5), ..make.mail(agents[0]) },
-            Due { due: 1, waiting: 3, next: Some(later(5)) },
+            Due { due: 1, waiting: 3, next: Some(later(5)), first: first(&[&over]) },
         ),
         // Not those that expired, were heard, or are another's.
         (
             Mail { wake_at: later(1), expires_at: past(), ..make.mail(agents[0]) },
-            Due { due: 1, waiting: 3, next: Some(later(5)) },
+            Due { due: 1, waiting: 3, next: Some(later(5)), first: first(&[&over]) },
         ),
         (
             Mail { acknowledged: Some(heard), ..make.mail(agents[0]) },
-            Due { due: 1, waiting: 3, next: Some(later(5)) },
+            Due { due: 1, waiting: 3, next: Some(later(5)), first: first(&[&over]) },
         ),
-        (make.mail(agents[1]), Due { due: 1, waiting: 3, next: Some(later(5)) }),
+        (make.mail(agents[1]), Due { due: 1, waiting: 3, next: Some(later(5)), first: first(&[&over]) }),
+        (ahead.clone(), Due { due: 2, waiting: 4, next: Some(later(5)), first: first(&[&over, &ahead]) }),
+        (
+            earlier.clone(),
+            Due { due: 3, waiting: 5, next: Some(later(5)), first: first(&[&earlier, &over, &ahead]) },
+        ),
     ] {
         must(&handles.ledger, &changing(&make, &[mail])).await;
         for store in [&handles.mailbox, &other.mailbox] {
             assert_eq!(store.due(agents[0]).await.unwrap(), expected);
         }
     }
-    assert_eq!(handles.mailbox.due(agents[1]).await.unwrap(), Due { due: 1, waiting: 1, next: None });
+    let theirs = handles.mailbox.due(agents[1]).await.unwrap();
+    assert_eq!((theirs.due, theirs.waiting, theirs.next, theirs.first.len()), (1, 1, None, 1));
 
     // More than are counted, the first of them not due yet.
     let mut stored = 1;
@@ -158,10 +169,86 @@ pub async fn mailbox_store_03_due_counts_what_waits_and_what_wakes<F: StoreFixtu
             stored += part.len() as u64;
         }
         let due = if wake_at == past() { 7501 } else { 1 };
-        let expected = Due { due, waiting: stored.min(MAX_COUNTED), next: Some(later(7)) };
-        assert_eq!(handles.mailbox.due(agents[1]).await.unwrap(), expected);
+        let found = handles.mailbox.due(agents[1]).await.unwrap();
+        assert_eq!((found.due, found.waiting), (due, stored.min(MAX_COUNTED)));
+        assert_eq!((found.next, found.first.len()), (Some(later(7)), MAX_FIRST.min(due as usize)));
     }
     assert!(stored > MAX_COUNTED);
+}
+
+/// Rule 4.
+pub async fn mailbox_store_04_room_counts_what_was_sent<F: StoreFixture>() {
+    let fixture = F::fresh().await;
+    let (handles, other, make) = (fixture.handles(), fixture.second_handle().await, Maker::new());
+    let agents = [make.stored_agent(&handles, "ceo").await.id, make.stored_agent(&handles, "cto").await.id];
+    let heard = Acknowledged { incarnation: Incarnation(1), at: past() };
+    let mut mails = Vec::new();
+    for n in 0..96_usize {
+        mails.push(Mail {
+            kind: MailKind::ALL[n % 4],
+            from_agent: [None, Some(agents[0]), Some(agents[1])][n / 4 % 3],
+            acknowledged: (n / 12 % 4 == 1).then_some(heard),
+            expires_at: if n / 12 % 4 == 2 { past() } else { far() },
+            wake_at: if n % 5 == 0 { far() } else { past() },
+            ..make.mail(agents[n / 48])
+        });
+    }
+    must(&handles.ledger, &changing(&make, &mails)).await;
+    for store in [&handles.mailbox, &other.mailbox] {
+        for agent in agents {
+            let counts = |mail: &&Mail| {
+                mail.agent_id == agent
+                    && matches!(mail.kind, MailKind::Message | MailKind::Broadcast)
+                    && mail.acknowledged.is_none()
+                    && mail.expires_at == far()
+            };
+            let by_all = mails.iter().filter(counts).count() as u64;
+            for sender in [None, Some(agents[0]), Some(agents[1]), Some(AgentId(make.uuid()))] {
+                let of_one = |mail: &&Mail| counts(mail) && sender.is_some() && mail.from_agent == sender;
+                let by_one = mails.iter().filter(of_one).count() as u64;
+                assert_eq!(store.room(agent, sender).await.unwrap(), Sent { by_all, by_one }, "{sender:?}");
+            }
+            assert!(by_all > 10, "there is something to see");
+        }
+    }
+    let more: Vec<_> =
+        (0..MAX_WAITING + 5).map(|_| Mail { from_agent: Some(agents[1]), ..make.mail(agents[0]) }).collect();
+    must(&handles.ledger, &changing(&make, &more)).await;
+    let full = Sent { by_all: MAX_WAITING, by_one: MAX_WAITING };
+    assert_eq!(other.mailbox.room(agents[0], Some(agents[1])).await.unwrap(), full, "counting stops");
+}
+
+/// Rule 5.
+pub async fn mailbox_store_05_forget_removes_what_has_expired<F: StoreFixture>() {
+    let fixture = F::fresh().await;
+    let (handles, other, make) = (fixture.handles(), fixture.second_handle().await, Maker::new());
+    let agent = make.stored_agent(&handles, "ceo").await.id;
+    assert_eq!(handles.mailbox.forget(10).await.unwrap(), 0);
+    let heard = Acknowledged { incarnation: Incarnation(1), at: past() };
+    let mails: Vec<_> = (0..40_usize)
+        .map(|n| Mail {
+            acknowledged: (n % 2 == 0).then_some(heard),
+            expires_at: if n % 4 < 2 { past() } else { far() },
+            ..make.mail(agent)
+        })
+        .collect();
+    must(&handles.ledger, &changing(&make, &mails)).await;
+    let mut gone = Vec::new();
+    for _ in 0..4 {
+        gone.push(other.mailbox.forget(9).await.unwrap());
+    }
+    assert_eq!(gone, [9, 9, 2, 0]);
+    for mail in &mails {
+        let found = handles.mailbox.by_id(mail.id).await.unwrap();
+        assert_eq!(found.is_some(), mail.expires_at == far());
+    }
+    let both = tokio::join!(handles.mailbox.forget(9), other.mailbox.forget(9));
+    assert_eq!((both.0.unwrap(), both.1.unwrap()), (0, 0));
+}
+
+/// So many milliseconds before.
+fn before(at: Timestamp, ms: i64) -> Timestamp {
+    millis(at.timestamp_millis() - ms)
 }
 
 fn changing(make: &Maker, mails: &[Mail]) -> Commit {

@@ -64,6 +64,24 @@ pub async fn settings_store_02_all_are_ordered_by_category_and_key<F: StoreFixtu
     assert_eq!(handles.settings.all().await.unwrap(), expected);
 }
 
+/// Rule 3 of `SettingsStore`.
+pub async fn settings_store_03_version_grows_with_every_change<F: StoreFixture>() {
+    let fixture = F::fresh().await;
+    let (handles, other, make) = (fixture.handles(), fixture.second_handle().await, Maker::new());
+    assert_eq!(handles.settings.version().await.unwrap(), 0);
+    let mut settings = [make.setting("queue", "delay_low"), make.setting("agents", "x")];
+    for n in 0..9_usize {
+        let setting = &mut settings[n / 2 % 2];
+        write(&make, if n % 3 == 0 { &other } else { &handles }, vec![change_setting(setting)]).await;
+        setting.version = setting.version.next();
+        for store in [&handles.settings, &other.settings] {
+            assert_eq!(store.version().await.unwrap(), n as u64 + 1);
+        }
+    }
+    let sum: u64 = handles.settings.all().await.unwrap().iter().map(|one| one.version.0).sum();
+    assert_eq!(sum, 9);
+}
+
 /// Rule 1 of `StateStore`.
 pub async fn state_store_01_what_is_read_is_what_was_committed_by_whoever<F: StoreFixture>() {
     let fixture = F::fresh().await;

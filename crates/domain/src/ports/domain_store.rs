@@ -6,7 +6,8 @@
 //! 4. `is_untouched` until the first entry was ever added, also when it was removed since.
 //! 5. `requests` gives those of a status, newest first: by time, then id, both falling; `before` goes on exactly after
 //!    the row that it names.
-//! 6. `open_request` finds the open one of an asker for a domain.
+//! 6. `open_request` finds the open one of an asker for a domain; `open_requests` gives up to `limit` of all askers for it,
+//!    in no order.
 
 use async_trait::async_trait;
 
@@ -52,4 +53,6 @@ pub trait DomainStore: Send + Sync {
         domain: &DomainName,
         asker: &Actor,
     ) -> Result<Option<DomainRequest>, ReadError>;
+    /// The open requests for a domain.
+    async fn open_requests(&self, domain: &DomainName, limit: u32) -> Result<Vec<DomainRequest>, ReadError>;
 }

@@ -3,6 +3,7 @@
 //! 1. A commit that returned is visible to every handle at once, and what is read is what was committed, sealed values
 //!    byte by byte.
 //! 2. `all` gives every stored setting, by category and then key, in byte order.
+//! 3. `version` grows with every change of any of them: it is the sum of their versions, read without their values.
 
 use async_trait::async_trait;
 
@@ -14,4 +15,6 @@ use crate::setting::Setting;
 pub trait SettingsStore: Send + Sync {
     /// Every setting that was ever set.
     async fn all(&self) -> Result<Vec<Setting>, ReadError>;
+    /// How often settings were set.
+    async fn version(&self) -> Result<u64, ReadError>;
 }

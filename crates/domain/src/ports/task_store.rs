@@ -7,7 +7,7 @@
 //! 4. `total` counts what a query without a place finds, exactly up to [`EXACT_TOTAL`](super::EXACT_TOTAL).
 //! 5. `claimable` gives an agent, its tasks in progress by id, and its oldest waiting task of each priority (by time of
 //!    creation, then id); an agent that is not stored is `None`.
-//! 6. `in_progress` gives every task that is, by id.
+//! 6. `leases` gives who works on tasks: each incarnation that holds one, once, in no order.
 //! 7. `overdue` gives up to `limit` open tasks whose time has passed by the store's clock and of which that was not told,
 //!    the longest due first.
 
@@ -15,7 +15,7 @@ use async_trait::async_trait;
 
 use super::{ReadError, Total};
 use crate::{
-    id::{AgentId, TaskId},
+    id::{AgentId, Incarnation, TaskId},
     task::{Claimable, Task, TaskStatus},
     time::Timestamp,
 };
@@ -57,8 +57,8 @@ pub trait TaskStore: Send + Sync {
     async fn total(&self, query: &TaskQuery) -> Result<Total, ReadError>;
     /// What a claim of an agent decides on.
     async fn claimable(&self, agent: AgentId) -> Result<Option<Claimable>, ReadError>;
-    /// Every task that somebody works on.
-    async fn in_progress(&self) -> Result<Vec<Task>, ReadError>;
+    /// Who works on tasks.
+    async fn leases(&self) -> Result<Vec<(AgentId, Incarnation)>, ReadError>;
     /// Tasks that are newly overdue.
     async fn overdue(&self, limit: u32) -> Result<Vec<Task>, ReadError>;
 }

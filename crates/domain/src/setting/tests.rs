@@ -27,7 +27,7 @@ fn set(category: &str, key: &str, value: Value, version: u64) -> Setting {
 #[test]
 fn defaults_are_those_of_the_contract() {
     let values = registry().values(&[]);
-    let delays = Priority::ALL.map(|priority| values.delay(priority).as_millis());
+    let delays = Priority::ALL.map(|priority| values.delays().of(priority).as_millis());
     assert_eq!(delays, [300_000, 120_000, 30_000, 5000, 0]);
     assert_eq!(values.loop_interval(&"ceo".parse().unwrap()), Some(Duration::from_secs(1800)));
     assert_eq!(values.loop_interval(&"cto".parse().unwrap()), None);
@@ -49,7 +49,7 @@ fn what_is_stored_takes_the_place_of_defaults_if_it_still_is_allowed() {
     ];
     let values = registry().values(&stored);
     assert_eq!(values.version(), 11);
-    assert_eq!(values.delay(Priority::Low), Duration::from_millis(7));
+    assert_eq!(values.delays().of(Priority::Low), Duration::from_millis(7));
     assert_eq!(values.loop_interval(&"ceo".parse().unwrap()), Some(Duration::from_secs(60)));
     assert_eq!(values.claim_rules().at_most, 2, "what is out of range counts as not set");
 }

@@ -10,7 +10,8 @@ use super::{Task, TaskStatus};
 use crate::{
     agent::{Agent, Lifecycle},
     event::{Actor, NewEvent, Payload},
-    id::{AgentId, EventId, Incarnation, TaskId},
+    id::{AgentId, EventId, Incarnation, MailId, TaskId},
+    mailbox::{Delays, Mail},
     time::{Timestamp, between},
 };
 
@@ -53,6 +54,10 @@ pub struct TaskPick {
     pub actor: Actor,
     /// Ids for the events; with too few of them, as much is done as they reach for.
     pub ids: Vec<EventId>,
+    /// Ids for what tells the agent of tasks that wait again; as with the events.
+    pub mail_ids: Vec<MailId>,
+    /// When that wakes it.
+    pub delays: Delays,
 }
 
 /// What the store reads for a [`TaskPick`].
@@ -84,7 +89,7 @@ pub enum PickOutcome {
         /// The present one.
         present: Incarnation,
     },
-    /// It has ended.
+    /// It has ended, or is stopping.
     NotRunning,
     /// Nobody claimed.
     TakenBack,
@@ -95,6 +100,8 @@ pub enum PickOutcome {
 pub struct Picked {
     /// Tasks with the version that they were read at, each once.
     pub tasks: Vec<Task>,
+    /// What tells the agent of tasks that wait again.
+    pub mails: Vec<Mail>,
     /// What to tell, in order.
     pub events: Vec<NewEvent>,
     /// What it came to.
@@ -110,7 +117,7 @@ impl TaskPick {
         let mut tasks: Vec<Task> = Vec::new();
         let mut events = Vec::new();
         // The last id is for the claim.
-        let spare = self.ids.len().saturating_sub(1);
+        let spare = self.ids.len().saturating_sub(1).min(self.mail_ids.len());
         let ended = held.iter().filter(|task| !task.is_held_by_the_living(agent));
         for (task, id) in ended.zip(ids.by_ref().take(spare)) {
             let moved = task.clone().release(&agent.agent_type, self.at);
@@ -118,7 +125,7 @@ impl TaskPick {
             tasks.push(moved.task);
         }
         let in_progress = held.len() - tasks.len();
-        let outcome = match self.claimant.map(|incarnation| (incarnation, lives(agent, incarnation))) {
+        let outcome = match self.claimant.map(|incarnation| (incarnation, works(agent, incarnation))) {
             None => PickOutcome::TakenBack,
             Some((_, Err(why))) => why,
             Some(_) if in_progress >= self.rules.at_most as usize => PickOutcome::AtLimit,
@@ -137,7 +144,13 @@ impl TaskPick {
                 }
             }
         };
-        Picked { tasks, events, outcome }
+        // It was given its wake-up before, which was perhaps acknowledged by who worked on it.
+        let waiting = tasks.iter().filter(|task| task.status() == TaskStatus::Pending);
+        let mails = waiting
+            .zip(&self.mail_ids)
+            .map(|(task, id)| Mail::of_task(*id, task, &self.actor, self.delays.of(task.priority), self.at))
+            .collect();
+        Picked { tasks, mails, events, outcome }
     }
 
     fn tell(&self, id: EventId, payloads: Vec<Payload>) -> impl Iterator<Item = NewEvent> {
@@ -151,13 +164,11 @@ impl TaskPick {
     }
 }
 
-/// Whether an incarnation speaks for the agent and has not ended.
-pub(super) fn lives(agent: &Agent, incarnation: Incarnation) -> Result<(), PickOutcome> {
+/// Whether an incarnation speaks for the agent, has not ended, and is not about to.
+fn works(agent: &Agent, incarnation: Incarnation) -> Result<(), PickOutcome> {
     if agent.incarnation != incarnation {
         return Err(PickOutcome::Past { present: agent.incarnation });
     }
-    match agent.lifecycle {
-        Lifecycle::Starting { .. } | Lifecycle::Active { .. } | Lifecycle::Stopping { .. } => Ok(()),
-        Lifecycle::Inactive | Lifecycle::Error { .. } => Err(PickOutcome::NotRunning),
-    }
+    let stops = matches!(agent.lifecycle, Lifecycle::Stopping { .. });
+    if agent.is_lived_by(incarnation) && !stops { Ok(()) } else { Err(PickOutcome::NotRunning) }
 }

@@ -2,13 +2,15 @@
 #![allow(clippy::unwrap_used)] // a failed unwrap is a failed test
 
 use proptest::prelude::*;
+use serde_json::json;
 use uuid::Uuid;
 
 use super::*;
 use crate::{
     agent::{Lifecycle, Reach},
     event::NewEvent,
-    id::EventId,
+    id::{EventId, MailId},
+    mailbox::{Delays, MailKind},
     time::millis,
 };
 
@@ -57,6 +59,8 @@ fn pick(claimant: Option<u64>, ids: usize) -> TaskPick {
         at: millis(1000),
         actor: Actor::System,
         ids: (0..ids).map(|n| EventId(Uuid::from_u128(n as u128))).collect(),
+        mail_ids: (0..ids).map(|n| MailId(Uuid::from_u128(100 + n as u128))).collect(),
+        delays: Delays::new(|priority| Duration::from_millis(u64::from(priority.rank()))),
     }
 }
 
@@ -133,13 +137,29 @@ fn leases_of_the_dead_are_taken_back_and_may_be_claimed_at_once() {
     assert_eq!(told(&picked.events), [TaskChange::Released, TaskChange::Claimed]);
     assert_eq!(picked.tasks.len(), 1, "each task once");
     assert_eq!(picked.tasks[0].claims, 2);
+    assert!(picked.mails.is_empty(), "who claims it knows of it");
     let swept = pick(None, 4).decide(&read);
     assert_eq!((swept.outcome, told(&swept.events)), (PickOutcome::TakenBack, vec![TaskChange::Released]));
+    let [mail] = &swept.mails[..] else { panic!("{:?}", swept.mails) };
+    assert_eq!(
+        (mail.kind, mail.agent_id, mail.body["taskId"].clone()),
+        (MailKind::Task, read.agent.id, json!(read.held[0].id))
+    );
+    assert_eq!((mail.id.0.as_u128(), mail.created_at, mail.wake_at), (100, millis(1000), millis(1001)));
     let mut dead = agent(3);
     dead.lifecycle = Lifecycle::Inactive;
     let read = Claimable { agent: dead, ..read };
     let picked = pick(Some(3), 4).decide(&read);
     assert_eq!((picked.outcome, picked.tasks.len()), (PickOutcome::NotRunning, 2));
+}
+
+#[test]
+fn who_is_stopping_keeps_what_it_holds_and_claims_nothing_more() {
+    let mut stopping = agent(3);
+    stopping.lifecycle = Lifecycle::Stopping { since: millis(500) };
+    let read = Claimable { agent: stopping, held: vec![held(1, 3)], oldest: vec![task(2, Priority::Low, 5)] };
+    let picked = pick(Some(3), 4).decide(&read);
+    assert_eq!((picked.outcome, picked.tasks.len()), (PickOutcome::NotRunning, 0));
 }
 
 #[test]
@@ -164,6 +184,8 @@ fn with_too_few_ids_as_much_is_done_as_they_reach_for() {
     assert_eq!(picked.outcome, PickOutcome::AtLimit, "three that could not be taken back still count");
     let picked = pick(Some(9), 0).decide(&read);
     assert!(picked.events.is_empty() && picked.tasks.is_empty());
+    let picked = TaskPick { mail_ids: Vec::new(), ..pick(Some(9), 3) }.decide(&read);
+    assert!(picked.tasks.is_empty(), "what waits again tells of itself");
 }
 
 #[test]
@@ -181,10 +203,15 @@ fn only_the_holder_or_an_operator_ends_a_task_and_only_once() {
     let waiting = waiting_task();
     assert_eq!(waiting.clone().complete(holder, None, &cmo(), millis(9)), Err(Refused::NotClaimed));
     assert!(waiting.complete(EndedBy::Operator, None, &cmo(), millis(9)).is_ok());
-    let done = task.complete(holder, Some(serde_json::json!({"n": 1})), &cmo(), millis(9)).unwrap().task;
+    let result = || Some(json!({"n": 1}));
+    let done = task.complete(holder, result(), &cmo(), millis(9)).unwrap().task;
     assert_eq!(done.status(), TaskStatus::Completed);
     let ended = Err(Refused::Ended(TaskStatus::Completed));
-    assert_eq!(done.clone().complete(holder, None, &cmo(), millis(10)), ended);
+    assert_eq!(done.clone().complete(holder, Some(json!(2)), &cmo(), millis(10)), ended);
+    let other_agent = EndedBy::Holder(other, Incarnation(3));
+    assert_eq!(done.clone().complete(other_agent, result(), &cmo(), millis(10)), ended);
+    let again = done.clone().complete(holder, result(), &cmo(), millis(10)).unwrap();
+    assert_eq!((&again.task, again.events.len()), (&done, 0), "who got no answer may say it again");
     assert_eq!(done.clone().fail(EndedBy::Operator, "x".into(), &cmo(), millis(10)), ended);
     assert_eq!(done.clone().cancel(None, &cmo(), millis(10)), ended);
     assert_eq!(done.edit(TaskEdit::default(), &cmo(), millis(10)), ended);

@@ -19,7 +19,8 @@ use super::{
     schema,
     tasks::claimable,
     translate::{
-        ChangeRow, CommitRows, Meaning, NewEventRow, TaskRow, Untranslatable, blob, meaning, number, value,
+        ChangeRow, CommitRows, MailRow, Meaning, NewEventRow, TaskRow, Untranslatable, blob, meaning, number,
+        value,
     },
     writer::{Stop, WriteError},
 };
@@ -147,6 +148,10 @@ fn write_picked(
         let read_at = number("a version", task.version.0).map_err(untold)?;
         let row = TaskRow::next_of(task).map_err(untold)?;
         write(connection, read_at, &ChangeRow::Task(row))?;
+    }
+    for mail in &picked.mails {
+        let read_at = number("a version", mail.version.0).map_err(untold)?;
+        write(connection, read_at, &ChangeRow::Mail(MailRow::next_of(mail).map_err(untold)?))?;
     }
     for event in &picked.events {
         write_event(connection, &NewEventRow::of(event))?;

@@ -29,7 +29,7 @@ use super::{
 };
 
 /// The schema that this binary knows. It opens every store whose `min_reader_version` is not above it.
-pub const SCHEMA_VERSION: u32 = 3;
+pub const SCHEMA_VERSION: u32 = 4;
 
 /// Bytes to which the write-ahead log is cut after a checkpoint.
 const WAL_SIZE_LIMIT: u64 = 16 * 1024 * 1024;
@@ -345,6 +345,7 @@ mod tests {
         let path = dir.path().join("db");
         let mut connection = prepare(&path, WAIT).unwrap();
         for down in [
+            include_str!("../../../../migrations/sqlite/0310_mailbox/down.sql"),
             include_str!("../../../../migrations/sqlite/0300_work/down.sql"),
             include_str!("../../../../migrations/sqlite/0200_guard/down.sql"),
         ] {
@@ -352,7 +353,7 @@ mod tests {
         }
         connection
             .batch_execute(
-                "DELETE FROM __diesel_schema_migrations WHERE version IN ('0200', '0300');
+                "DELETE FROM __diesel_schema_migrations WHERE version IN ('0200', '0300', '0310');
                  INSERT INTO commits (id, outcome, at) VALUES (zeroblob(16), 'applied', 1);",
             )
             .unwrap();

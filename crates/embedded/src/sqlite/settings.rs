@@ -8,7 +8,7 @@ use aito_domain::{
     time::Timestamp,
 };
 use async_trait::async_trait;
-use diesel::{prelude::*, sqlite::SqliteConnection};
+use diesel::{dsl::sql, prelude::*, sql_types::BigInt, sqlite::SqliteConnection};
 
 use super::{
     SqliteStore, schema,
@@ -25,6 +25,15 @@ impl SettingsStore for SqliteStore {
                 .select(SettingRow::as_select())
                 .load(connection)?;
             Ok(rows.into_iter().map(SettingRow::into_domain).collect::<Result<_, _>>()?)
+        };
+        self.readers.run(query).await
+    }
+
+    async fn version(&self) -> Result<u64, ReadError> {
+        let query = |connection: &mut SqliteConnection| {
+            let sum: i64 = diesel::select(sql::<BigInt>("(SELECT COALESCE(sum(version), 0) FROM settings)"))
+                .get_result(connection)?;
+            Ok(natural("count of changes", sum)?)
         };
         self.readers.run(query).await
     }

@@ -1,8 +1,8 @@
 //! Replays an event log and says where it is not what the rules of tasks allow.
 //!
 //! Invariants: the rules stand here a second time, written from the HTTP contract and not from the code under test; of
-//! one agent the log is in the order in which its claims were decided, and what a claim saw stands before it. What does
-//! not wait for that order, an incarnation's end under an open caller's claim, may stand there a moment early.
+//! one agent the log is in the order in which its claims were decided, and what a claim saw stands before it; a claim and
+//! the end of its incarnation are wholly one before the other.
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
@@ -10,9 +10,6 @@ use aito_api::Event;
 use serde_json::Value;
 use uuid::Uuid;
 
-/// By how much the end of an incarnation may precede an open caller's claim for it, in milliseconds: the two commits
-/// crossed, and neither takes this long.
-const CROSSING_MS: i64 = 5000;
 /// The priorities, the least first.
 pub const PRIORITIES: [&str; 5] = ["low", "normal", "high", "urgent", "critical"];
 /// The place in [`PRIORITIES`] beyond which waiting raises nothing.
@@ -66,8 +63,6 @@ pub struct Told {
     pub aged: u32,
     /// Claims at which their agent had as many tasks in progress as it may, with the claimed one.
     pub full: u32,
-    /// Claims that crossed the end of their incarnation.
-    pub crossed: u32,
 }
 
 impl Told {
@@ -149,8 +144,6 @@ struct Task {
 #[derive(Debug, Clone, Copy, Default)]
 struct Newest {
     incarnation: u64,
-    /// When the last end that was told of was, of this incarnation or the one before.
-    ended_ms: Option<i64>,
     is_over: bool,
 }
 
@@ -197,17 +190,14 @@ impl Model {
         if incarnation <= newest.incarnation {
             return Err(format!("incarnation {incarnation} began after {}", newest.incarnation));
         }
-        let ended_ms = if newest.is_over { newest.ended_ms } else { Some(at(event)) };
-        *newest = Newest { incarnation, ended_ms, is_over: false };
+        *newest = Newest { incarnation, is_over: false };
         Ok(())
     }
 
     fn end_incarnation(&mut self, event: &Event) -> Result<(), String> {
         let (agent, incarnation) = (text(event, "agentType")?, whole(event, "incarnation")?);
         let newest = self.agents.entry(agent.to_owned()).or_default();
-        if incarnation == newest.incarnation && !newest.is_over {
-            (newest.is_over, newest.ended_ms) = (true, Some(at(event)));
-        }
+        newest.is_over |= incarnation == newest.incarnation;
         Ok(())
     }
 
@@ -229,7 +219,7 @@ impl Model {
     fn claim(&mut self, event: &Event) -> Result<(), String> {
         let (claimed, agent, now) = (id(event)?, text(event, "assignedTo")?, at(event));
         let incarnation = whole(event, "incarnation")?;
-        self.check_claimant(event, agent, incarnation)?;
+        self.check_claimant(agent, incarnation)?;
         let held = self.of(agent).filter(|(_, task)| matches!(task.state, State::Held(_))).count();
         if held >= self.rules.at_most {
             return Err(format!("{agent} has {held} tasks in progress already"));
@@ -252,28 +242,19 @@ impl Model {
         self.set(event, State::Held(incarnation))
     }
 
-    /// The incarnation that claims is the present one and lives. That of an agent which speaks for itself is the
-    /// present one without exception.
-    fn check_claimant(&mut self, event: &Event, agent: &str, incarnation: u64) -> Result<(), String> {
+    /// The incarnation that claims is the present one and lives.
+    fn check_claimant(&self, agent: &str, incarnation: u64) -> Result<(), String> {
         let newest = self.agents.get(agent).copied().unwrap_or_default();
         if incarnation == 0 || incarnation > newest.incarnation {
             return Err(format!("incarnation {incarnation} claims, which never began"));
         }
-        if incarnation == newest.incarnation && !newest.is_over {
-            return Ok(());
-        }
-        if event.actor == format!("agent:{agent}") && incarnation != newest.incarnation {
+        if incarnation != newest.incarnation {
             return Err(format!(
                 "incarnation {incarnation} claims, and the present one is {}",
                 newest.incarnation
             ));
         }
-        let late = newest.ended_ms.map_or(i64::MAX, |ended| at(event).saturating_sub(ended));
-        if late > CROSSING_MS {
-            return Err(format!("incarnation {incarnation} claims {late} ms after its end"));
-        }
-        self.told.crossed += 1;
-        Ok(())
+        if newest.is_over { Err(format!("incarnation {incarnation} claims after its end")) } else { Ok(()) }
     }
 
     fn release(&mut self, event: &Event) -> Result<(), String> {

@@ -140,6 +140,7 @@ pub(super) fn answer(operation: &str) -> Option<Value> {
         }
         "listSettings" => json!({
             "settings": {"queue": {"delay_critical": 0, "delay_urgent": 5000}, "agents": {"loop_interval_ceo": 1800}},
+            "etags": {"queue": {"delay_critical": "\"0\"", "delay_urgent": "\"0\""}, "agents": {"loop_interval_ceo": "\"1\""}},
             "version": 1,
         }),
         "getSettingsSchema" => {

@@ -8,6 +8,7 @@ use aito_api::ProblemKind;
 use aito_application::{Error, heartbeat::Beat, history::NewEntry};
 use aito_domain::{
     agent::{Agent, Status},
+    history::HistoryEntry,
     id::{AgentType, HistoryId, Incarnation},
     ports::{history_store::HistoryCursor, runtime::LogQuery},
     time::{Timestamp, truncate},
@@ -295,8 +296,10 @@ pub(crate) async fn history(
         cursor::read(text).map(|(at, id)| HistoryCursor { at, id: HistoryId(id) })
     });
     query.done()?;
-    let rows = state.history.list(agent.id, before, limit).await?;
-    let last = rows.last().filter(|_| rows.len() == limit as usize);
+    let rows = state.history.list(agent.id, before, limit + 1).await?;
+    let size = |row: &HistoryEntry| row.summary.len() + cursor::json_size(row.details.as_ref());
+    let (rows, goes_on) = cursor::cut(rows, limit, size);
+    let last = rows.last().filter(|_| goes_on);
     let next_cursor = last.map(|row| cursor::write(row.created_at, row.id.0));
     Ok(web::Json(api::HistoryList { history: rows.into_iter().map(convert::history).collect(), next_cursor }))
 }

@@ -4,7 +4,7 @@ use actix_web::{HttpRequest, web};
 use aito_api as api;
 use aito_domain::{audit::Outcome, id::AuditId, ports::audit_store::AuditQuery};
 
-use crate::{convert, extract::Query, problem::ApiError, state::AppState};
+use crate::{convert, cursor, extract::Query, problem::ApiError, state::AppState};
 
 /// Who did what to which object, from where, with which outcome.
 ///
@@ -33,10 +33,10 @@ pub(crate) async fn list(
         outcome: query.parsed("outcome", "one of done, unchanged, refused, failed", Outcome::parse),
     };
     query.done()?;
-    let mut entries = state.audit.list(&wanted, limit + 1).await?;
-    let more = entries.len() > limit as usize;
-    entries.truncate(limit as usize);
-    let next_cursor = entries.last().filter(|_| more).map(|listed| listed.entry.id.to_string());
+    let entries = state.audit.list(&wanted, limit + 1).await?;
+    // All of an entry's texts are bounded.
+    let (entries, goes_on) = cursor::cut(entries, limit, |_| 0);
+    let next_cursor = entries.last().filter(|_| goes_on).map(|listed| listed.entry.id.to_string());
     let audit = entries.into_iter().map(convert::audit_entry).collect();
     Ok(web::Json(api::AuditList { audit, next_cursor }))
 }

@@ -34,8 +34,9 @@ pub(crate) async fn list(state: State, req: HttpRequest) -> Result<web::Json<api
     let limit = query.limit("limit", 500, 500);
     let after = query.parsed("cursor", cursor::ALLOWED, |text| DomainName::stored(text.to_owned()).ok());
     query.done()?;
-    let entries = state.domains.list(after.as_ref(), limit).await?;
-    let last = entries.last().filter(|_| entries.len() == limit as usize);
+    let entries = state.domains.list(after.as_ref(), limit + 1).await?;
+    let (entries, goes_on) = cursor::cut(entries, limit, |_| 0);
+    let last = entries.last().filter(|_| goes_on);
     let next_cursor = last.map(|entry| entry.domain.to_string());
     let domains = entries.into_iter().map(convert::domain).collect();
     Ok(web::Json(api::DomainList { domains, next_cursor, advisory: true }))
@@ -91,7 +92,7 @@ pub(crate) async fn remove(
     path: web::Path<String>,
     req: HttpRequest,
 ) -> Result<web::Json<api::Done>, ApiError> {
-    state.domains.remove(&path, if_match(&req).as_deref(), &caller.by()).await?;
+    state.domains.remove(&path, if_match(&req).as_ref(), &caller.by()).await?;
     Ok(web::Json(api::Done { success: true }))
 }
 
@@ -140,8 +141,10 @@ pub(crate) async fn requests(
         cursor::read(text).map(|(at, id)| RequestCursor { at, id: DomainRequestId(id) })
     });
     query.done()?;
-    let requests = state.domains.requests(status.unwrap_or(RequestStatus::Pending), before, limit).await?;
-    let last = requests.last().filter(|_| requests.len() == limit as usize);
+    let status = status.unwrap_or(RequestStatus::Pending);
+    let requests = state.domains.requests(status, before, limit + 1).await?;
+    let (requests, goes_on) = cursor::cut(requests, limit, |_| 0);
+    let last = requests.last().filter(|_| goes_on);
     let next_cursor = last.map(|request| cursor::write(request.created_at, request.id.0));
     let requests = requests.into_iter().map(convert::domain_request).collect();
     Ok(web::Json(api::DomainRequestList { requests, next_cursor }))
@@ -152,21 +155,25 @@ pub(crate) async fn requests(
 /// The same asker's second request for a domain that is still open is the first one (200).
 #[utoipa::path(
     post, path = "/domains/approval-requests", tag = "domains", operation_id = "requestDomain",
+    params(("Idempotency-Key" = Option<String>, Header, description = "A repetition with the same key within 24 h asks for nothing and gets the request that was made, as it is")),
     request_body = api::NewDomainRequest,
     responses(
         (status = 201, description = "Asked", body = api::DomainRequestAnswer, headers(("Location" = String, description = "Where requests are listed"))),
         (status = 200, description = "It was asked before and is open", body = api::DomainRequestAnswer),
-        (status = 409, description = "It may be reached already", body = api::Problem, content_type = "application/problem+json"),
+        (status = 409, description = "It may be reached already, or the key was used for another request", body = api::Problem, content_type = "application/problem+json"),
     )
 )]
 pub(crate) async fn request(
     state: State,
     caller: Caller,
+    req: HttpRequest,
     body: Body<api::NewDomainRequest>,
 ) -> Result<HttpResponse, ApiError> {
+    let once = caller.once(&req)?;
     let api::NewDomainRequest { domain, url, task_context, reason, category } = body.0;
     let new = NewWish { domain: domain.unwrap_or_default(), url, task_context, reason, category };
-    let (request, is_new) = state.domains.ask(&new, caller.agent(), &caller.by(), &state.quotas).await?;
+    let (agent, by) = (caller.agent(), caller.by());
+    let (request, is_new) = state.domains.ask(&new, agent, &by, once.as_ref(), &state.quotas).await?;
     let mut response = if is_new { HttpResponse::Created() } else { HttpResponse::Ok() };
     if is_new {
         response.insert_header((header::LOCATION, "/domains/approval-requests"));
@@ -177,7 +184,8 @@ pub(crate) async fn request(
 
 /// Approves a request and puts its domain on the list.
 ///
-/// Both or neither happens. Where an entry covers the domain already, none is added. Approved already is a success.
+/// Both or neither happens, and other open requests for the same domain are approved with it. Approved already is a
+/// success.
 #[utoipa::path(
     post, path = "/domains/approval-requests/{id}/approve", tag = "domains", operation_id = "approveDomainRequest",
     params(("id" = String, Path, description = "The request's id")),

@@ -6,7 +6,7 @@ use aito_domain::{event::Position, id::AgentId};
 
 use crate::{
     caller::Caller,
-    convert,
+    convert, cursor,
     extract::{Query, agent_type},
     problem::ApiError,
     state::AppState,
@@ -77,10 +77,11 @@ async fn page(
         .json(req, sees, move || {
             let (state, event_type, cursor) = (asking.clone(), event_type.clone(), cursor.clone());
             async move {
-                let events = state.events.list(event_type, agent, sees_tokens, cursor, limit).await?;
-                let next_cursor = (events.len() == limit as usize)
-                    .then(|| events.last().map(|event| event.position.to_string()))
-                    .flatten();
+                let events = state.events.list(event_type, agent, sees_tokens, cursor, limit + 1).await?;
+                // Their payloads are small.
+                let (events, goes_on) = cursor::cut(events, limit, |_| 0);
+                let last = events.last().filter(|_| goes_on);
+                let next_cursor = last.map(|event| event.position.to_string());
                 let events = events.into_iter().map(convert::event).collect();
                 Ok(api::EventList { events, next_cursor })
             }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use actix_web::{HttpRequest, HttpResponse, http::header, web};
 use aito_api as api;
 use aito_api::ProblemKind;
-use aito_application::mailbox::{LONGEST_WAIT, NewMessage};
+use aito_application::mailbox::{LONGEST_WAIT, MAX_KNOWN, NewMessage};
 use aito_domain::{
     id::{AgentId, MailId},
     ports::mailbox_store::MailCursor,
@@ -27,13 +27,15 @@ type State = web::Data<AppState>;
 /// What waits for an agent, the most urgent first, then the oldest.
 ///
 /// It waits until the agent acknowledges it, or for 7 days; reading changes nothing. With `wait` the answer comes when a
-/// message is due, or empty when the time is over; without it everything is there that waits, due or not.
+/// message is due that is none of the `known` ones, or empty when the time is over; without it everything is there that
+/// waits, due or not.
 #[utoipa::path(
     get, path = "/agents/{type}/mailbox", tag = "messages", operation_id = "readMailbox",
     params(
         ("type" = String, Path, description = "The agent's type"),
         ("limit" = Option<u32>, Query, description = "How many at most; 50 if absent", minimum = 1, maximum = 500, example = 50),
         ("cursor" = Option<String>, Query, description = "`nextCursor` of the page before", min_length = 1, pattern = "^[A-Za-z0-9_-]+$"),
+        ("known" = Option<String>, Query, description = "Ids of messages that the caller has read and not acknowledged yet, up to 64 with commas between them: they end no `wait`", min_length = 36, max_length = 2367, pattern = "^[0-9a-fA-F-]{36}(,[0-9a-fA-F-]{36}){0,63}$"),
         ("wait" = Option<u32>, Query, description = "For how many seconds to wait until a message is due; 0 if absent", minimum = 0, maximum = 60, example = 0),
     ),
     responses((status = 200, description = "Messages", body = api::MailList))
@@ -51,13 +53,19 @@ pub(crate) async fn read(
         Some(MailCursor { priority: Priority::of_rank(rank.into())?, id: MailId(id) })
     });
     let wait = query.number("wait", LONGEST_WAIT.as_secs() as u32);
+    let known = query.parsed("known", "up to 64 ids of messages, with commas between them", |text| {
+        let ids: Option<Vec<MailId>> = text.split(',').map(|id| id.parse().ok()).collect();
+        ids.filter(|ids| ids.len() <= MAX_KNOWN)
+    });
+    let known = known.unwrap_or_default();
     query.done()?;
     let agent = state.fleet.agent(&agent_type(&path)?).await?;
-    if wait > 0 && !waited(&state, &caller, agent.id, Duration::from_secs(wait.into())).await? {
+    if wait > 0 && !waited(&state, &caller, agent.id, &known, Duration::from_secs(wait.into())).await? {
         return Ok(web::Json(api::MailList { messages: Vec::new(), next_cursor: None }));
     }
-    let mails = state.mail.list(agent.id, after, limit).await?;
-    let last = mails.last().filter(|_| mails.len() == limit as usize);
+    let mails = state.mail.list(agent.id, after, limit + 1).await?;
+    let (mails, goes_on) = cursor::cut(mails, limit, |mail| cursor::json_size(Some(&mail.body)));
+    let last = mails.last().filter(|_| goes_on);
     let next_cursor = last.map(|mail| cursor::write_rank(mail.priority.rank(), mail.id.0));
     Ok(web::Json(api::MailList { messages: mails.into_iter().map(convert::mail).collect(), next_cursor }))
 }
@@ -67,11 +75,12 @@ async fn waited(
     state: &AppState,
     caller: &Caller,
     agent: AgentId,
+    known: &[MailId],
     limit: Duration,
 ) -> Result<bool, ApiError> {
     let _counted = caller.stream(&state.streams)?;
     tokio::select! {
-        due = state.mail.wait(agent, limit) => Ok(due?),
+        due = state.mail.wait(agent, known, limit) => Ok(due?),
         () = standing::ended(state.login.clone(), caller.principal().clone()) => {
             Err(ApiError::new(ProblemKind::Unauthorized, "the credential has ended"))
         }

@@ -37,8 +37,9 @@ pub(crate) async fn list(
     let limit = query.limit("limit", 50, 500);
     let after = query.parsed("cursor", cursor::ALLOWED, |text| is_key(text).then(|| text.to_owned()));
     query.done()?;
-    let entries = state.notes.list(agent.id, after.as_deref(), limit).await?;
-    let last = entries.last().filter(|_| entries.len() == limit as usize);
+    let entries = state.notes.list(agent.id, after.as_deref(), limit + 1).await?;
+    let (entries, goes_on) = cursor::cut(entries, limit, |entry| cursor::json_size(entry.value.as_ref()));
+    let last = entries.last().filter(|_| goes_on);
     let next_cursor = last.map(|entry| entry.key.clone());
     Ok(web::Json(api::StateList {
         state: entries.into_iter().map(convert::state_entry).collect(),
@@ -73,7 +74,7 @@ pub(crate) async fn put(
     let (agent, _) = speaker(&state, &caller, &named).await?;
     let quotas = caller.agent().map(|_| &*state.quotas);
     let seen = if_match(&req);
-    let entry = state.notes.put(&agent, &key, body.0.value, seen.as_deref(), &caller.by(), quotas).await?;
+    let entry = state.notes.put(&agent, &key, body.0.value, seen.as_ref(), &caller.by(), quotas).await?;
     let mut response = HttpResponse::Ok();
     response.insert_header((header::ETAG, etag(entry.version)));
     Ok(response.json(api::StateAnswer { success: true, state: convert::state_entry(entry) }))

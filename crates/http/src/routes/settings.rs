@@ -102,7 +102,7 @@ async fn set(
     body: api::WriteSetting,
 ) -> Result<HttpResponse, ApiError> {
     let new = NewValue { value: body.value, description: body.description, secret: body.secret };
-    let view = state.settings.write(category, key, new, if_match(req).as_deref(), &caller.by()).await?;
+    let view = state.settings.write(category, key, new, if_match(req).as_ref(), &caller.by()).await?;
     let mut response = HttpResponse::Ok();
     response.insert_header((header::ETAG, etag(view.setting.version)));
     Ok(response.json(api::SettingAnswer { success: true, setting: convert::setting(view) }))

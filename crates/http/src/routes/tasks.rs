@@ -68,7 +68,7 @@ pub(crate) async fn list(state: State, caller: Caller, req: HttpRequest) -> Resu
             let (state, wanted) = (asking.clone(), wanted.clone());
             async move {
                 let page = state.tasks.list(&wanted, viewer, before, offset, limit).await?;
-                let last = page.tasks.last().filter(|_| page.tasks.len() == limit as usize);
+                let last = page.tasks.last().filter(|_| page.goes_on);
                 let next = last.map(|view| cursor::write(view.task.created_at, view.task.id.0));
                 Ok(convert::task_list(page, limit, offset, next))
             }
@@ -154,7 +154,7 @@ pub(crate) async fn edit(
     let id = known_id(&path, "task")?;
     let api::EditTask { title, description, assign_to, priority, due_date, status } = body.0;
     let edit = EditTask { title, description, assign_to, priority, due_date, status: status.is_some() };
-    let view = state.tasks.edit(id, edit, if_match(&req).as_deref(), &caller.by()).await?;
+    let view = state.tasks.edit(id, edit, if_match(&req).as_ref(), &caller.by()).await?;
     Ok(shown(HttpResponse::Ok(), view))
 }
 

@@ -93,7 +93,7 @@ pub(crate) async fn rotate(
 ) -> Result<HttpResponse, ApiError> {
     let id = known_id(&path, "token")?;
     let seen = if_match(&req);
-    let (view, text) = state.tokens.rotate(id, body.0.overlap, seen.as_deref(), &caller.by()).await?;
+    let (view, text) = state.tokens.rotate(id, body.0.overlap, seen.as_ref(), &caller.by()).await?;
     Ok(shown(HttpResponse::Ok(), view, &text))
 }
 
@@ -120,7 +120,7 @@ pub(crate) async fn revoke(
     req: HttpRequest,
 ) -> Result<web::Json<api::Done>, ApiError> {
     let id = known_id(&path, "token")?;
-    state.tokens.revoke(id, if_match(&req).as_deref(), &caller.by()).await?;
+    state.tokens.revoke(id, if_match(&req).as_ref(), &caller.by()).await?;
     Ok(web::Json(api::Done { success: true }))
 }
 

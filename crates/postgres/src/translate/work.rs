@@ -217,16 +217,17 @@ impl WorkRows {
         }
         rows.sort();
         rows.mail.sort_by_key(|(_, row)| row.id);
-        rows.new_mail = NewMail::of(mail);
+        rows.new_mail.add(mail);
         Ok(rows)
     }
 
-    /// Adds tasks that are stored already.
-    pub(super) fn add_tasks(&mut self, tasks: &[Task]) -> Result<(), Untranslatable> {
+    /// Adds tasks that are stored already, and new messages.
+    pub(super) fn add(&mut self, tasks: &[Task], mails: &[Mail]) -> Result<(), Untranslatable> {
         for task in tasks {
             self.tasks.add(number("a version", task.version.0)?, TaskRow::next_of(task)?);
         }
         self.sort();
+        self.new_mail.add(mails.iter().map(MailRow::next_of).collect::<Result<_, _>>()?);
         Ok(())
     }
 
@@ -336,24 +337,22 @@ impl MailRow {
 }
 
 impl NewMail {
-    fn of(mail: Vec<MailRow>) -> Self {
-        let mut rows = Self::default();
+    fn add(&mut self, mail: Vec<MailRow>) {
         for row in mail {
-            rows.ids.push(row.id);
-            rows.versions.push(row.version);
-            rows.agent_ids.push(row.agent_id);
-            rows.kinds.push(row.kind);
-            rows.senders.push(row.sender);
-            rows.from_agents.push(row.from_agent);
-            rows.priorities.push(row.priority);
-            rows.bodies.push(row.body);
-            rows.created_at.push(row.created_at);
-            rows.wake_at.push(row.wake_at);
-            rows.expires_at.push(row.expires_at);
-            rows.acknowledged_by.push(row.acknowledged_by);
-            rows.acknowledged_at.push(row.acknowledged_at);
+            self.ids.push(row.id);
+            self.versions.push(row.version);
+            self.agent_ids.push(row.agent_id);
+            self.kinds.push(row.kind);
+            self.senders.push(row.sender);
+            self.from_agents.push(row.from_agent);
+            self.priorities.push(row.priority);
+            self.bodies.push(row.body);
+            self.created_at.push(row.created_at);
+            self.wake_at.push(row.wake_at);
+            self.expires_at.push(row.expires_at);
+            self.acknowledged_by.push(row.acknowledged_by);
+            self.acknowledged_at.push(row.acknowledged_at);
         }
-        rows
     }
 }
 

@@ -1,8 +1,12 @@
 //! Mailboxes: at least once, at once, for the present incarnation alone, and never too full for tasks.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
-use aito_api::NewMessage;
+use aito_api::{NewMessage, PutState};
 use aito_client::{Client, Page};
 use aito_harness::{Server, Set, wait};
 use futures_util::future::join_all;
@@ -79,6 +83,68 @@ pub(crate) async fn who_waits_is_woken_by_what_another_server_is_told(set: Set) 
     }
     took.sort();
     assert!(took[2] < Duration::from_millis(700), "what is critical took {took:?}");
+}
+
+/// Who works on a message for a while would otherwise ask in a circle.
+pub(crate) async fn a_message_that_is_known_ends_no_wait(set: Set) {
+    let sandbox = quiet(set);
+    let servers = Installation::start(&sandbox).await;
+    let (here, there) = (servers.here(), servers.there());
+    let known = [send(&here, "critical").await, send(&here, "critical").await];
+    let (page, took) = (Page::default(), wait::stopwatch());
+    let list = there.mailbox_beyond("ceo", &page, 60, &known[..1]).await.unwrap();
+    assert_eq!(list.messages.len(), 2, "one of them is not known, and both wait");
+    assert!(took() < Duration::from_secs(30), "it was there at once");
+    let nothing = there.mailbox_beyond("ceo", &page, 1, &known).await.unwrap();
+    assert_eq!(nothing.messages, [], "both are known");
+    let waits = (0..20).map(|_| there.mailbox_beyond("ceo", &page, 60, &known));
+    let mut waits = std::pin::pin!(join_all(waits));
+    let early = tokio::time::timeout(Duration::from_millis(300), &mut waits).await;
+    assert!(early.is_err(), "{early:?}");
+    let (third, woken) = tokio::join!(send(&here, "critical"), waits);
+    for list in woken {
+        let ids: Vec<_> = list.unwrap().messages.into_iter().map(|mail| mail.id).collect();
+        assert_eq!(ids, [known[0], known[1], third]);
+    }
+}
+
+/// One agent's own writes once kept its operator waiting until the database gave up.
+pub(crate) async fn however_much_an_agent_writes_it_can_be_restarted(set: Set) {
+    let sandbox = quiet(set);
+    let servers = Installation::start(&sandbox).await;
+    let there = servers.there();
+    there.start("ceo").await.unwrap();
+    for incarnation in 1..4 {
+        let secret = credential(&sandbox, incarnation).await;
+        let agents: Vec<_> = servers.servers.iter().map(|server| server.client_with(&secret)).collect();
+        let written = AtomicUsize::new(0);
+        let writes = (0..24_usize).map(|n| {
+            let (agent, written) = (&agents[n % agents.len()], &written);
+            async move {
+                loop {
+                    let note = PutState::new(n);
+                    match agent.put_state("ceo", &format!("note-{n}"), &note, None).await {
+                        Ok(_) => written.fetch_add(1, Ordering::AcqRel),
+                        // It writes more at once than is stored.
+                        Err(why) if why.status() == Some(429) => continue,
+                        Err(why) => {
+                            assert_eq!(why.status(), Some(401), "until the next one has begun: {why}");
+                            return;
+                        }
+                    };
+                }
+            }
+        });
+        let restarted = async {
+            let all_write = async || (written.load(Ordering::Acquire) > 48).then_some(());
+            wait::until("the notes", SOON, all_write).await;
+            let took = wait::stopwatch();
+            there.restart("ceo").await.unwrap();
+            took()
+        };
+        let (_, took) = tokio::join!(join_all(writes), restarted);
+        assert!(took < Duration::from_secs(8), "it took {took:?}, and the store gives up after 10 s");
+    }
 }
 
 pub(crate) async fn a_wait_ends_with_the_credential_that_waits(set: Set) {

@@ -228,7 +228,11 @@ pub(super) const QUERIES: &[(&str, &str, &[&str])] = &[
     ("/audit", "limit=0&cursor=x&outcome=good&actor=x&operation=x", &["?cursor", "?limit", "?outcome"]),
     ("/tokens", "limit=0&cursor=x", &["?cursor", "?limit"]),
     ("/agents/{type}/state", "limit=0&cursor=a%20b", &["?cursor", "?limit"]),
-    ("/agents/{type}/mailbox", "limit=501&cursor=x&wait=61", &["?cursor", "?limit", "?wait"]),
+    (
+        "/agents/{type}/mailbox",
+        "limit=501&cursor=x&known=1&wait=61",
+        &["?cursor", "?known", "?limit", "?wait"],
+    ),
     (
         "/tasks",
         "status=odd&assignedTo=A%20B&limit=0&offset=100001&cursor=x",

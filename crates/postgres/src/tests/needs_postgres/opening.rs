@@ -31,7 +31,7 @@ async fn servers_that_meet_a_new_database_at_once_migrate_it_once() {
     }
     let outside = connect(&url).await;
     let rows = outside.query("SELECT version FROM __diesel_schema_migrations", &[]).await.unwrap();
-    assert_eq!(rows.len(), 4);
+    assert_eq!(rows.len(), 5);
     let written_by: String =
         outside.query_one("SELECT written_by FROM schema_info", &[]).await.unwrap().get(0);
     assert_eq!(written_by, env!("CARGO_PKG_VERSION"));
@@ -69,7 +69,7 @@ async fn a_database_that_may_lose_what_it_acknowledged_is_refused() {
 async fn a_store_that_needs_a_later_binary_is_refused_with_both_versions() {
     let bench = Bench::new().await;
     bench.run(&["UPDATE schema_info SET min_reader_version = 7, written_by = '9.8.7'"]).await;
-    bench.run(&["DELETE FROM __diesel_schema_migrations WHERE version = '0300'"]).await;
+    bench.run(&["DELETE FROM __diesel_schema_migrations WHERE version = '0310'"]).await;
     let error = open(&bench.url).await.err().unwrap();
     assert!(matches!(error, OpenError::TooNew { needs: 7, knows: SCHEMA_VERSION, .. }), "{error:?}");
     let text = error.to_string();
@@ -79,7 +79,7 @@ async fn a_store_that_needs_a_later_binary_is_refused_with_both_versions() {
             && text.contains("9.8.7"),
         "{text}"
     );
-    assert_eq!(bench.count("__diesel_schema_migrations").await, 3, "nothing was migrated");
+    assert_eq!(bench.count("__diesel_schema_migrations").await, 4, "nothing was migrated");
     assert_eq!(bench.count("schema_info WHERE written_by = '9.8.7'").await, 1);
 }
 
@@ -103,15 +103,16 @@ async fn a_store_without_guard_and_work_gets_them_and_keeps_what_it_has() {
     let bench = Bench::new().await;
     bench.store.commit(&bench.changing(&bench.agent("ceo"))).await.unwrap();
     let undone = [
+        include_str!("../../../../../migrations/postgres/0310_mailbox/down.sql"),
         include_str!("../../../../../migrations/postgres/0300_work/down.sql"),
         include_str!("../../../../../migrations/postgres/0200_guard/down.sql"),
-        "DELETE FROM __diesel_schema_migrations WHERE version IN ('0200', '0300')",
+        "DELETE FROM __diesel_schema_migrations WHERE version IN ('0200', '0300', '0310')",
     ];
     bench.run(&undone).await;
     let store = open(&bench.url).await.unwrap();
     assert_eq!(store.list().await.unwrap().len(), 1);
     assert_eq!(store.head().await.unwrap(), Head::NONE);
-    assert_eq!(store.in_progress().await.unwrap(), []);
+    assert_eq!(store.leases().await.unwrap(), []);
     assert_eq!(bench.count("schema_info WHERE min_reader_version = 1").await, 1, "it was an expansion");
 }
 

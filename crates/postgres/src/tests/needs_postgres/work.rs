@@ -8,13 +8,13 @@ use aito_domain::{
     allowlist::{Decided, DomainEntry, DomainRequest, NewEntry, NewRequest},
     event::Actor,
     id::{AgentId, CommitId, DomainId, DomainRequestId, EventId, Incarnation, MailId, TaskId},
-    mailbox::{Mail, MailKind},
+    mailbox::{Delays, Mail, MailKind},
     ports::{
         agent_store,
         clock::Clock as _,
         domain_store::DomainStore,
         ledger::{Change, Commit, CommitError, Ledger as _, Settled, Speaker},
-        mailbox_store::{Due, MailboxStore},
+        mailbox_store::MailboxStore,
         quota_store::QuotaStore as _,
         settings_store::SettingsStore as _,
         state_store::StateStore,
@@ -29,9 +29,14 @@ use aito_domain::{
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use crate::tests::{
-    bench::{Bench, SOON, connect},
-    proxy::{Line, behind_a_proxy},
+use tokio::task::JoinHandle;
+
+use crate::{
+    ledger::{AGENT_LOCKS, agent_key},
+    tests::{
+        bench::{Bench, SOON, connect},
+        proxy::{Line, behind_a_proxy},
+    },
 };
 
 fn tasks(bench: &Bench) -> &dyn TaskStore {
@@ -148,6 +153,8 @@ fn claiming(bench: &Bench, agent: &Agent, at_most: u32) -> Commit {
         at: bench.clock.now(),
         actor: Actor::Agent(agent.agent_type.clone()),
         ids: (0..4).map(|_| EventId(bench.new_id())).collect(),
+        mail_ids: (0..3).map(|_| MailId(bench.new_id())).collect(),
+        delays: Delays::default(),
     };
     let speaker = Some(Speaker { agent: agent.id, incarnation: Incarnation(1) });
     Commit { pick: Some(pick), speaker, ..Commit::new(CommitId(bench.new_id())) }
@@ -158,11 +165,13 @@ fn outcome(answer: Option<Value>) -> PickOutcome {
 }
 
 async fn waits_for_a_lock(bench: &Bench, count: i64) {
-    let waits = "pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    wait::until("somebody to wait for a lock", SOON, async || {
-        (bench.count(waits).await >= count).then_some(())
-    })
-    .await;
+    wait::until("somebody to wait for a lock", SOON, async || (waiting(bench).await >= count).then_some(()))
+        .await;
+}
+
+/// How many wait for a lock.
+async fn waiting(bench: &Bench) -> i64 {
+    bench.count("pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'").await
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -187,8 +196,9 @@ async fn claims_at_the_same_time_hand_out_each_task_once_and_no_more_than_allowe
     claimed.sort();
     let oldest: Vec<TaskId> = made.iter().take(3).map(|task| task.id).collect();
     assert_eq!(claimed, oldest);
-    let held = tasks(&bench).in_progress().await.unwrap();
+    let held = tasks(&bench).claimable(agent.id).await.unwrap().unwrap().held;
     assert_eq!(held.iter().map(|task| task.id).collect::<Vec<_>>(), oldest);
+    assert_eq!(tasks(&bench).leases().await.unwrap(), [(agent.id, Incarnation(1))]);
 
     // Now who claims completes as well, until nothing waits.
     for one in &held {
@@ -201,7 +211,7 @@ async fn claims_at_the_same_time_hand_out_each_task_once_and_no_more_than_allowe
             loop {
                 match outcome(bench.store.commit(&claiming(&bench, &agent, 3)).await.unwrap()) {
                     PickOutcome::Claimed { task } => {
-                        let held = tasks(&bench).in_progress().await.unwrap();
+                        let held = tasks(&bench).claimable(agent.id).await.unwrap().unwrap().held;
                         assert!(held.len() <= 3, "{} in progress", held.len());
                         let mine = tasks(&bench).by_id(task).await.unwrap().unwrap();
                         bench.store.commit(&completing(&bench, &agent, mine)).await.unwrap();
@@ -282,7 +292,9 @@ async fn who_speaks_waits_for_the_next_incarnation_and_it_waits_for_who_speaks()
     // The next incarnation is under way.
     let other = connect(&bench.url).await;
     for (end, counts) in [("ROLLBACK", true), ("COMMIT", false)] {
-        other.batch_execute("BEGIN; UPDATE agents SET incarnation = incarnation + 1").await.unwrap();
+        let lock = format!("SELECT pg_advisory_xact_lock({AGENT_LOCKS}, {})", agent_key(agent.id.0));
+        let next = "UPDATE agents SET incarnation = incarnation + 1";
+        other.batch_execute(&format!("BEGIN; {lock}; {next}")).await.unwrap();
         let (store, commit) = (Arc::clone(&bench.store), Commit { speaker, ..bench.telling() });
         let speaking = tokio::spawn(async move { store.commit(&commit).await });
         waits_for_a_lock(&bench, 1).await;
@@ -319,6 +331,105 @@ async fn who_speaks_waits_for_the_next_incarnation_and_it_waits_for_who_speaks()
     let speaker = Some(Speaker { agent: agent.id, incarnation: Incarnation(2) });
     let third = Agent { incarnation: Incarnation(3), ..agent };
     bench.store.commit(&Commit { speaker, ..bench.changing(&third) }).await.unwrap();
+}
+
+type Committing = JoinHandle<Result<Option<Value>, CommitError>>;
+
+fn committing(bench: &Bench, commit: Commit) -> Committing {
+    let store = Arc::clone(&bench.store);
+    tokio::spawn(async move { store.commit(&commit).await })
+}
+
+/// Those who speak do not disturb each other, so that there may always be one under way.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_who_speaks_passes_the_next_incarnation_that_waits_for_its_turn() {
+    let bench = Bench::with(|options| options.connections = 16).await;
+    let agent = active(&bench, "ceo").await;
+    let speaker = Some(Speaker { agent: agent.id, incarnation: Incarnation(1) });
+    let one = new_task(&bench, &agent);
+    bench.store.commit(&changes(&bench, [task(&one)])).await.unwrap();
+    let one = tasks(&bench).by_id(one.id).await.unwrap().unwrap();
+    // Who speaks first is under way, and waits for something else.
+    let other = connect(&bench.url).await;
+    other.batch_execute("BEGIN; SELECT FROM tasks FOR UPDATE").await.unwrap();
+    let first = Commit { speaker, ..changes(&bench, [task(&one)]) };
+    let next = bench.changing(&Agent { incarnation: Incarnation(2), ..agent.clone() });
+    let in_order = [first.events[0].id, next.events[0].id];
+    let first = committing(&bench, first);
+    waits_for_a_lock(&bench, 1).await;
+    let beside = committing(&bench, Commit { speaker, ..bench.telling() });
+    beside.await.unwrap().unwrap();
+    let next = committing(&bench, next);
+    waits_for_a_lock(&bench, 2).await;
+    let late: Vec<_> = (0..8).map(|_| committing(&bench, Commit { speaker, ..bench.telling() })).collect();
+    let passed = wait::until("the late ones to wait or to be through", SOON, async || {
+        let passed = late.iter().filter(|one| one.is_finished()).count();
+        (waiting(&bench).await + passed as i64 >= 10).then_some(passed)
+    })
+    .await;
+    assert_eq!((passed, next.is_finished()), (0, false));
+    other.batch_execute("COMMIT").await.unwrap();
+    first.await.unwrap().unwrap();
+    next.await.unwrap().unwrap();
+    for one in late {
+        let refused = one.await.unwrap();
+        assert!(matches!(refused, Err(CommitError::Conflict(_))), "{refused:?}");
+    }
+    assert!(bench.logged().await.ends_with(&in_order));
+}
+
+/// Each of two agents speaks, is changed by what the other speaks, and picks; ids are used twice and settled meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_two_commits_wait_for_each_other() {
+    let bench = Arc::new(Bench::with(|options| options.connections = 16).await);
+    let agents = [active(&bench, "ceo").await, active(&bench, "cto").await];
+    for agent in &agents {
+        let made: Vec<Change> = (0..60).map(|_| task(&new_task(&bench, agent))).collect();
+        bench.store.commit(&changes(&bench, made)).await.unwrap();
+    }
+    let racers = (0..12).map(|n: usize| {
+        let (bench, own, other) = (Arc::clone(&bench), agents[n % 2].clone(), agents[1 - n % 2].clone());
+        tokio::spawn(async move {
+            let speaker = Some(Speaker { agent: own.id, incarnation: Incarnation(1) });
+            for _ in 0..20 {
+                let stored = async |agent: &Agent| {
+                    agent_store::AgentStore::by_id(&*bench.store, agent.id).await.unwrap().unwrap()
+                };
+                let changed = [stored(&other).await, stored(&own).await].map(Box::new).map(Change::Agent);
+                let commit = match n / 2 % 3 {
+                    0 => Commit { speaker, ..changes(&bench, &changed[..1]) },
+                    1 => Commit { speaker, ..changes(&bench, changed) },
+                    _ => claiming(&bench, &own, 50),
+                };
+                let again = async { committing(&bench, commit.clone()).await.unwrap() };
+                let (one, two, settled) =
+                    tokio::join!(bench.store.commit(&commit), again, bench.store.settle(commit.id));
+                settled.unwrap();
+                for end in [one, two] {
+                    let is_decided = matches!(
+                        end,
+                        Ok(_)
+                            | Err(CommitError::Conflict(_) | CommitError::Duplicate(_) | CommitError::Barred)
+                    );
+                    assert!(is_decided, "{end:?}");
+                }
+            }
+        })
+    });
+    for racer in join_all(racers.collect::<Vec<_>>()).await {
+        racer.unwrap();
+    }
+    let Bench { store, outside, .. } = Arc::into_inner(bench).unwrap();
+    drop(store);
+    // What a connection has counted is known for certain when it has ended.
+    let asked = "SELECT (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()), deadlocks
+         FROM pg_stat_database WHERE datname = current_database()";
+    let deadlocks = wait::until("the connections to be gone", SOON, async || {
+        let row = outside.query_one(asked, &[]).await.unwrap();
+        (row.get::<_, i64>(0) == 1).then(|| row.get::<_, i64>(1))
+    })
+    .await;
+    assert_eq!(deadlocks, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -518,7 +629,7 @@ async fn a_message_counts_once_and_a_broadcast_is_all_or_nothing() {
         let waiting = mailbox(&bench).waiting(*agent, None, 10).await.unwrap();
         assert_eq!(waiting, [Mail { version: aito_domain::id::Version(1), ..mail }]);
         let due = mailbox(&bench).due(*agent).await.unwrap();
-        assert_eq!(due, Due { due: 1, waiting: 1, next: None });
+        assert_eq!((due.due, due.waiting, due.next, due.first.len()), (1, 1, None, 1));
     }
 }
 

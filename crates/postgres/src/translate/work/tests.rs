@@ -221,6 +221,8 @@ fn a_pick_adds_to_what_its_commit_writes_and_is_its_answer() {
         at: millis(1),
         actor: Actor::System,
         ids: vec![],
+        mail_ids: vec![],
+        delays: aito_domain::mailbox::Delays::default(),
     };
     let commit = Commit {
         changes: vec![Change::Task(Box::new(task(3)))],
@@ -233,7 +235,15 @@ fn a_pick_adds_to_what_its_commit_writes_and_is_its_answer() {
     let mut rows = CommitRows::of(&commit).unwrap();
     assert_eq!((&rows.answer, rows.speaker), (&None, Some((agent.0, 8))));
     let outcome = PickOutcome::Claimed { task: task(2).id };
-    rows.add(&Picked { tasks: vec![task(2)], events: vec![event(2)], outcome: outcome.clone() }).unwrap();
+    let told = Mail { version: Version(0), ..mail(4) };
+    let picked = Picked {
+        tasks: vec![task(2)],
+        mails: vec![told.clone()],
+        events: vec![event(2)],
+        outcome: outcome.clone(),
+    };
+    rows.add(&picked).unwrap();
+    assert_eq!((&rows.work.new_mail.ids, &rows.work.new_mail.versions), (&vec![told.id.0], &vec![1]));
     assert_eq!(
         rows.work.tasks.stored.iter().map(|(at, row)| (*at, row.id.as_u128())).collect::<Vec<_>>(),
         [(6, 2), (6, 3)]
