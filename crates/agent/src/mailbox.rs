@@ -30,6 +30,8 @@ const WAIT: u32 = 30;
 const WAITED: Duration = Duration::from_secs(1);
 /// How many messages the server can be told to be known.
 const MAX_KNOWN: usize = 64;
+/// How many are read: as many as can be known, or what is not shown yet would end every wait.
+const MAX_READ: u32 = 64;
 /// The longest wait that a server can ask for after a refusal.
 const MAX_ASKED: Duration = Duration::from_secs(300);
 
@@ -41,6 +43,8 @@ pub(crate) struct Mailbox(Arc<watch::Sender<State>>);
 struct State {
     /// What the last look found, without what was dealt with.
     waiting: Vec<Message>,
+    /// All that the last look found, also beyond what one turn is shown.
+    read: BTreeSet<Uuid>,
     /// Those of them that woke the loop or were shown.
     seen: BTreeSet<Uuid>,
     /// Dealt with, but something that came of it still waits for the server.
@@ -101,6 +105,7 @@ impl Mailbox {
     fn found(&self, list: Vec<Mail>) -> usize {
         let mut fresh = 0;
         self.0.send_modify(|state| {
+            state.read = list.iter().map(|mail| mail.id).collect();
             let dealt_with = |id: &Uuid| state.held.contains(id) || state.done.contains(id);
             state.waiting = list
                 .into_iter()
@@ -118,8 +123,9 @@ impl Mailbox {
     /// What was read and is not acknowledged, as much of it as the server lets itself be told.
     fn known(&self) -> Vec<Uuid> {
         let state = self.0.borrow();
-        let waiting = state.waiting.iter().map(|message| message.id);
-        waiting.chain(state.held.iter().copied()).chain(state.done.iter().copied()).take(MAX_KNOWN).collect()
+        let known: BTreeSet<Uuid> =
+            state.read.iter().chain(&state.held).chain(&state.done).copied().collect();
+        known.into_iter().take(MAX_KNOWN).collect()
     }
 
     fn to_acknowledge(&self) -> Vec<Uuid> {
@@ -218,11 +224,11 @@ async fn look(server: &Server, mailbox: &Mailbox) -> Result<Look, Error> {
     let list = tokio::select! {
         biased;
         () = mailbox.until(|state| !state.done.is_empty()) => return Ok(Look::GivenUp),
-        list = server.mailbox(MAX_MESSAGES, WAIT, &known) => list?,
+        list = server.mailbox(MAX_READ, WAIT, &known) => list?,
     };
     // Nothing new came; of what is known something may have expired.
     let list =
-        if list.is_empty() && !known.is_empty() { server.mailbox(MAX_MESSAGES, 0, &[]).await? } else { list };
+        if list.is_empty() && !known.is_empty() { server.mailbox(MAX_READ, 0, &[]).await? } else { list };
     let empty = list.is_empty();
     Ok(match mailbox.found(list) {
         0 if empty => Look::Empty,

@@ -162,7 +162,7 @@ async fn a_message_wakes_the_loop_is_shown_once_and_acknowledged() {
     let (script, _, contexts) = scripted(json!([]));
     let agent = Running::start(config(&server, &[]), Some(script), Tuning::default());
     assert_eq!(thoughts(&contexts, 1).await[0]["messages"], json!([]));
-    assert!(server.requests().iter().any(|request| request.target == format!("{MAILBOX}limit=50&wait=30")));
+    assert!(server.requests().iter().any(|request| request.target == format!("{MAILBOX}limit=64&wait=30")));
     office.put(letter(1));
     let second = thoughts(&contexts, 2).await[1].clone();
     assert_eq!(

@@ -49,6 +49,22 @@ pub struct Frame {
     pub last: bool,
 }
 
+/// One message of `GET /events/stream`, for the description of the interface.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct StreamMessage {
+    /// The position up to which everything was told with this message, for `Last-Event-ID` or `since`; left out when the
+    /// frame tells a state, or another frame of the same event follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(examples("k3v9x2ab-41"))]
+    pub id: Option<String>,
+    /// The frame's type.
+    #[schema(examples("event"))]
+    pub event: String,
+    /// A `Frame` as JSON.
+    #[schema(content_media_type = "application/json")]
+    pub data: String,
+}
+
 /// Payload of an `agent_status` frame.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

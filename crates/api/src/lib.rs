@@ -39,7 +39,7 @@ pub use domain::{
     DomainRequestAnswer, DomainRequestList, DomainRequestStatusName, NewDomain, NewDomainRequest,
 };
 pub use event::{Event, EventList};
-pub use frame::{AgentStatusPayload, Frame, ResetPayload, frame_type};
+pub use frame::{AgentStatusPayload, Frame, ResetPayload, StreamMessage, frame_type};
 pub use health::{
     AgentComponent, Check, Component, ComponentStatus, Components, Health, HealthFull, Ready, ReadyChecks,
     SystemStatus,

@@ -32,7 +32,7 @@ use crate::{
     error::Error,
     mailbox::MailService,
     once::{Once, Outcome},
-    quota::{Counted, Quotas, settle_up},
+    quota::{Cost, Counted, Paid, Quotas, settle_up},
     writer::Writer,
 };
 
@@ -267,33 +267,39 @@ impl DomainService {
         let given = given.map(|text| serde_json::to_vec(text).unwrap_or_default());
         let mut content = vec![domain.as_str().as_bytes()];
         content.extend(given.iter().map(Vec::as_slice));
+        let who = asker.map(|asker| asker.id);
         for attempt in 0..TRIES {
-            // What stands between the request and the list may have come of the first call with this key.
-            let before = async || match once {
-                Some(once) => self.writer.was_done::<FirstRequest>(once, &content).await,
-                None => Ok(None),
-            };
-            if let Some(open) = self.store.open_request(&domain, by.actor()).await? {
-                let is_new = before().await?.is_some_and(|first| first.id == open.id);
-                return Ok((open, is_new));
+            let covered = self.covering(&domain).await?;
+            let open = self.store.open_request(&domain, by.actor()).await?;
+            // Both may have come of the first call with this key.
+            if (covered.is_some() || open.is_some())
+                && let Some(once) = once
+                && let Some(first) = self.writer.was_done(once, &content, who).await?
+            {
+                return self.first_request(first).await;
             }
-            if let Some(entry) = self.covering(&domain).await? {
-                if let Some(first) = before().await? {
-                    return self.first_request(first).await;
-                }
+            if let Some(entry) = covered {
                 return Err(Error::Conflict(format!(
                     "{domain} may be reached already: {entry} is on the list"
                 )));
             }
-            let taken = match asker {
-                Some(asker) => {
-                    let texts = [&new.url, &new.task_context, &new.reason];
-                    let bytes: usize =
-                        texts.iter().map(|text| text.as_deref().unwrap_or_default().len()).sum();
-                    let what = Counted::Spent(SpentKind::DomainRequests);
-                    Some(quotas.take(what, asker.id, &asker.agent_type, bytes as u64).await?)
+            if let Some(open) = open {
+                let first = FirstRequest { id: open.id, is_new: false };
+                if once.is_some() {
+                    // Nothing is made, and the key is used all the same.
+                    let mut commit = self.writer.begin();
+                    commit.speaker = by.speaker();
+                    self.writer.apply_once(&mut commit, once, &content, &first).await?;
                 }
-                None => None,
+                return Ok((open, false));
+            }
+            let texts = [&new.url, &new.task_context, &new.reason];
+            let bytes: usize = texts.iter().map(|text| text.as_deref().unwrap_or_default().len()).sum();
+            let what = Counted::Spent(SpentKind::DomainRequests);
+            let cost = asker.map(|agent| Cost { quotas, what, agent, bytes: bytes as u64 });
+            let taken = match self.writer.pay(cost, once, &content).await? {
+                Paid::Now(taken) => taken,
+                Paid::Before(first) => return self.first_request(first).await,
             };
             let now = self.writer.clock().now();
             let wish = NewRequest {
@@ -311,7 +317,7 @@ impl DomainService {
             commit.spent.extend(taken.as_ref().and_then(|taken| taken.spent()));
             self.writer.tell(&mut commit, asker.map(|agent| agent.id), by.actor(), vec![told], now);
             self.writer.account(&mut commit, by, now, domain.as_str());
-            let first = FirstRequest { id: request.id };
+            let first = FirstRequest { id: request.id, is_new: true };
             let done = self.writer.apply_once(&mut commit, once, &content, &first).await;
             settle_up(taken, &done);
             match done? {
@@ -333,7 +339,9 @@ impl DomainService {
     /// The request that the first call with a key made, as it is now.
     async fn first_request(&self, first: FirstRequest) -> Result<(DomainRequest, bool), Error> {
         let found = self.store.request(first.id).await?;
-        found.map(|request| (request, true)).ok_or_else(|| Error::Internal("a request is gone".into()))
+        found
+            .map(|request| (request, first.is_new))
+            .ok_or_else(|| Error::Internal("a request is gone".into()))
     }
 
     /// Approves or rejects a request; an approved one's domain is on the list with the same commit, and whoever else asked
@@ -365,6 +373,7 @@ impl DomainService {
             let Some(told) = told else { return Ok(request) };
             let mut commit = self.writer.begin();
             let mut events = vec![told];
+            let mut others = Vec::new();
             // Also where a wider entry covers it: that one may be removed some day.
             let domain = std::slice::from_ref(&request.domain);
             if decision.approve && self.store.standing(domain).await?.is_empty() {
@@ -392,7 +401,7 @@ impl DomainService {
                         reason: decision.reason.clone(),
                     };
                     let Ok((other, Some(told))) = other.decide(decided) else { continue };
-                    events.push(told);
+                    others.push((other.requested_by, told));
                     commit.changes.extend(self.notice(&other, by).await?);
                     commit.changes.push(Change::DomainRequest(Box::new(other)));
                 }
@@ -400,6 +409,9 @@ impl DomainService {
             commit.changes.extend(self.notice(&request, by).await?);
             commit.changes.push(Change::DomainRequest(Box::new(request.clone())));
             self.writer.tell(&mut commit, request.requested_by, by.actor(), events, now);
+            for (asker, told) in others {
+                self.writer.tell(&mut commit, asker, by.actor(), vec![told], now);
+            }
             self.writer.account(&mut commit, by, now, request.domain.as_str());
             match self.writer.apply_once(&mut commit, None, &[], &()).await? {
                 Outcome::Now | Outcome::Before(()) => {
@@ -427,10 +439,11 @@ impl DomainService {
     }
 }
 
-/// What a repetition is answered: the request that was made.
+/// What a repetition is answered: the request that was made, or that was there.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct FirstRequest {
     id: DomainRequestId,
+    is_new: bool,
 }
 
 /// What a repetition is answered: the entry as it was first stored.

@@ -171,7 +171,11 @@ impl MailService {
     pub async fn run(&self, stop: CancellationToken) {
         let mut failing = false;
         loop {
-            match self.forget().await {
+            let forgotten = tokio::select! {
+                () = stop.cancelled() => return,
+                forgotten = self.forget() => forgotten,
+            };
+            match forgotten {
                 Ok(()) => failing = false,
                 Err(why) => {
                     if !failing {
@@ -192,7 +196,10 @@ impl MailService {
     /// # Errors
     /// [`Error::Unavailable`]; what was removed until then is.
     pub async fn forget(&self) -> Result<(), Error> {
-        while self.store.forget(FORGET_AT_ONCE).await? >= u64::from(FORGET_AT_ONCE) {}
+        while self.store.forget(FORGET_AT_ONCE).await? >= u64::from(FORGET_AT_ONCE) {
+            // Others write too.
+            self.writer.clock().sleep(PAUSE).await;
+        }
         Ok(())
     }
 
@@ -254,7 +261,7 @@ impl MailService {
             let whose = if most == MAX_WAITING_OF_ONE { " of yours" } else { "" };
             let full = format!("the mailbox of {} is full: {most} messages{whose} wait in it", to.agent_type);
             let before = match once {
-                Some(once) => self.writer.was_done(once, &content).await?,
+                Some(once) => self.writer.was_done(once, &content, from.map(|agent| agent.id)).await?,
                 None => None,
             };
             return before.map(sent).ok_or(Error::Conflict(full));
@@ -306,7 +313,7 @@ impl MailService {
         let content = [new.text.as_bytes(), priority.as_str().as_bytes()];
         if commit.changes.is_empty() {
             let before = match once {
-                Some(once) => self.writer.was_done(once, &content).await?,
+                Some(once) => self.writer.was_done(once, &content, None).await?,
                 None => None,
             };
             return before.ok_or_else(|| Error::Conflict("no agent has room in its mailbox".into()));

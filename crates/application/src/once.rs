@@ -63,13 +63,20 @@ pub enum Outcome<T> {
 
 impl Writer {
     /// What a call with this key was answered, if it was made before; asking uses nothing up.
+    /// `who` is the agent that asks, if one does.
     ///
     /// # Errors
     /// As [`Self::apply_once`].
-    pub async fn was_done<T>(&self, once: &Once, content: &[&[u8]]) -> Result<Option<T>, Error>
+    pub async fn was_done<T>(
+        &self,
+        once: &Once,
+        content: &[&[u8]],
+        who: Option<AgentId>,
+    ) -> Result<Option<T>, Error>
     where
         T: DeserializeOwned,
     {
+        let _turn = self.turn(who).await?;
         for attempt in 0..TRIES {
             let mut commit = self.begin();
             commit.id = once.commit_id(attempt);

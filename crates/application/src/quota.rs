@@ -141,7 +141,7 @@ impl Writer {
         match (quotas.take(what, agent.id, &agent.agent_type, bytes).await, once) {
             (Ok(taken), _) => Ok(Paid::Now(Some(taken))),
             (Err(spent @ Error::TooMany { .. }), Some(once)) => {
-                self.was_done(once, content).await?.map(Paid::Before).ok_or(spent)
+                self.was_done(once, content, Some(agent.id)).await?.map(Paid::Before).ok_or(spent)
             }
             (Err(error), _) => Err(error),
         }

@@ -35,11 +35,11 @@ use crate::{
 
 /// How often a change is tried anew when somebody else changed the same thing.
 const CONFLICT_TRIES: u32 = 12;
-/// How many commits of one agent a server makes at once. They queue in the store anyway, since each adds to the same
-/// counts, and would take its connections from everybody else meanwhile.
+/// How many commits that one agent asks for a server makes at once. Most of them queue in the store, since they add to
+/// the same counts, and would take its connections from everybody else meanwhile.
 const AT_ONCE: usize = 4;
-/// How long a commit waits for the others of its agent.
-const TURN: Duration = Duration::from_secs(5);
+/// How long a commit waits for the others of its agent: longer than the store takes to say that it does not answer.
+const TURN: Duration = Duration::from_secs(12);
 /// How often an unknown outcome is asked for.
 const SETTLE_TRIES: u32 = 5;
 
@@ -150,7 +150,7 @@ impl Writer {
 
     /// As [`Self::apply`]; also says whether the commit's id is barred, so that it cannot be used again.
     pub(crate) async fn apply_telling_barred(&self, commit: &Commit) -> Result<(Applied, bool), Error> {
-        let _turn = self.turn(commit).await?;
+        let _turn = self.turn(asks(commit)).await?;
         match self.commit(commit).await {
             Ok(_) => Ok((Applied::Yes, false)),
             Err(CommitError::Duplicate(answer)) => Ok((Applied::Before(answer), false)),
@@ -169,7 +169,7 @@ impl Writer {
     /// # Errors
     /// As [`Self::apply`].
     pub async fn pick(&self, commit: &Commit) -> Result<Option<PickOutcome>, Error> {
-        let _turn = self.turn(commit).await?;
+        let _turn = self.turn(asks(commit)).await?;
         match self.commit(commit).await {
             Ok(answer) | Err(CommitError::Duplicate(answer)) => {
                 let outcome = serde_json::from_value(answer.unwrap_or_default());
@@ -220,11 +220,9 @@ impl Writer {
         Ok(Outcome::Conflict)
     }
 
-    /// Waits until few enough commits of the agent that speaks are under way.
-    async fn turn(&self, commit: &Commit) -> Result<Option<OwnedSemaphorePermit>, Error> {
-        let claims = commit.pick.as_ref().filter(|pick| pick.claimant.is_some()).map(|pick| pick.agent);
-        let speaks = commit.speaker.map(|speaker| speaker.agent).filter(|agent| !agent.0.is_nil());
-        let Some(agent) = speaks.or(claims) else { return Ok(None) };
+    /// Waits until few enough commits that an agent asks for are under way.
+    pub(crate) async fn turn(&self, agent: Option<AgentId>) -> Result<Option<OwnedSemaphorePermit>, Error> {
+        let Some(agent) = agent else { return Ok(None) };
         let turns =
             lock(&self.turns).entry(agent).or_insert_with(|| Arc::new(Semaphore::new(AT_ONCE))).clone();
         if let Ok(turn) = turns.clone().try_acquire_owned() {
@@ -283,6 +281,12 @@ impl Writer {
         let millis = 1 + self.ids.bits() % cap;
         self.clock.sleep(Duration::from_millis(millis.min(250))).await;
     }
+}
+
+/// The agent that asks for a commit, if one does: who claims for it may be an operator.
+fn asks(commit: &Commit) -> Option<AgentId> {
+    let by_others = commit.pick.as_ref().is_some_and(|pick| !matches!(pick.actor, Actor::Agent(_)));
+    commit.speaker.map(|speaker| speaker.agent).filter(|agent| !by_others && !agent.0.is_nil())
 }
 
 /// A commit that failed for want of the store.

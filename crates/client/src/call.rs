@@ -5,11 +5,10 @@
 use crate::{Client, Error, sse};
 use aito_api::{
     AgentDetail, AgentHealth, AgentHealthAnswer, AgentList, AgentSpec, AgentSpecAnswer, AgentStats,
-    AgentStatsAnswer, ContainerList, EventList, Health, HealthFull, HeartbeatAnswer, HeartbeatRequest,
+    AgentStatsAnswer, ContainerList, EventList, Frame, Health, HealthFull, HeartbeatAnswer, HeartbeatRequest,
     HistoryCreated, HistoryList, LogLine, LogList, NewHistory, Ready, Started, Stopped, Timestamp,
 };
-use reqwest::{Response, Url};
-use std::collections::VecDeque;
+use reqwest::Url;
 
 /// A page of a list.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -213,13 +212,20 @@ impl Client {
     pub async fn follow_logs(&self, agent_type: &str, wanted: &LogQuery) -> Result<LogFollow, Error> {
         let url = query(self.log_url(agent_type, wanted), &[("follow", Some("true"))]);
         let response = self.stream(url).await?;
-        Ok(LogFollow {
-            response,
-            decoder: sse::Decoder::default(),
-            ready: VecDeque::new(),
-            ended: false,
-            idle: self.options().idle_timeout,
-        })
+        Ok(LogFollow { events: sse::Events::of(response, self.options().idle_timeout) })
+    }
+
+    /// `GET /events/stream`: the frames that a WebSocket gets, of these types (all when none is given), first the present
+    /// status of every agent, then from after `since` on, which goes as `Last-Event-ID`.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub async fn stream_events(&self, types: &[&str], since: Option<&str>) -> Result<EventStream, Error> {
+        let types = (!types.is_empty()).then(|| types.join(","));
+        let url = query(self.url(&["events", "stream"]), &[("types", types.as_deref())]);
+        let response = self.stream_from(url, since).await?;
+        let events = sse::Events::of(response, self.options().idle_timeout);
+        Ok(EventStream { events, position: since.map(str::to_owned) })
     }
 
     /// `GET /metrics`, in the text format of OpenMetrics.
@@ -252,14 +258,38 @@ impl Client {
     }
 }
 
+/// Frames as they come, over server-sent events.
+#[derive(Debug)]
+pub struct EventStream {
+    events: sse::Events,
+    position: Option<String>,
+}
+
+impl EventStream {
+    /// The next frame; `None` when the server ended the stream. Nothing is lost when the future is dropped.
+    ///
+    /// # Errors
+    /// [`Error::Unavailable`] when the connection broke or was silent for too long, [`Error::Protocol`] when something
+    /// other than a frame came.
+    pub async fn next(&mut self) -> Result<Option<Frame>, Error> {
+        let Some(event) = self.events.next().await? else { return Ok(None) };
+        if !event.id.is_empty() {
+            self.position = Some(event.id);
+        }
+        let frame = serde_json::from_str(&event.data);
+        frame.map(Some).map_err(|error| Error::Protocol(format!("not a frame: {error}")))
+    }
+
+    /// Where to go on: everything up to here was read whole.
+    pub fn position(&self) -> Option<&str> {
+        self.position.as_deref()
+    }
+}
+
 /// Log lines as they come.
 #[derive(Debug)]
 pub struct LogFollow {
-    response: Response,
-    decoder: sse::Decoder,
-    ready: VecDeque<sse::Event>,
-    ended: bool,
-    idle: std::time::Duration,
+    events: sse::Events,
 }
 
 impl LogFollow {
@@ -269,34 +299,19 @@ impl LogFollow {
     /// [`Error::Unavailable`] when the connection broke or was silent for too long, [`Error::Protocol`] when
     /// something other than a log line came.
     pub async fn next(&mut self) -> Result<Option<LogLine>, Error> {
-        loop {
-            while let Some(event) = self.ready.pop_front() {
-                match event.name.as_str() {
-                    "" | "message" | "log" => {
-                        return serde_json::from_str(&event.data)
-                            .map(Some)
-                            .map_err(|error| Error::Protocol(format!("not a log line: {error}")));
-                    }
-                    "end" => {
-                        self.ended = true;
-                        self.ready.clear();
-                    }
-                    // The list of event names is open.
-                    _ => {}
+        while let Some(event) = self.events.next().await? {
+            match event.name.as_str() {
+                "" | "message" | "log" => {
+                    return serde_json::from_str(&event.data)
+                        .map(Some)
+                        .map_err(|error| Error::Protocol(format!("not a log line: {error}")));
                 }
-            }
-            if self.ended {
-                return Ok(None);
-            }
-            let chunk = crate::time::within(self.idle, self.response.chunk())
-                .await
-                .ok_or_else(|| Error::timed_out("a sign of life", self.idle, true))?
-                .map_err(Error::from_transport)?;
-            match chunk {
-                Some(chunk) => self.ready.extend(self.decoder.feed(&chunk).map_err(Error::Protocol)?),
-                None => self.ended = true,
+                "end" => self.events.end(),
+                // The list of event names is open.
+                _ => {}
             }
         }
+        Ok(None)
     }
 
     /// The same as a stream; it ends after the first error.

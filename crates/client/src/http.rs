@@ -206,7 +206,15 @@ impl Client {
 
     /// Opens a stream; only its head has a time-out here.
     pub(crate) async fn stream(&self, url: Url) -> Result<Response, Error> {
-        let request = self.http.request(Method::GET, url).header("accept", "text/event-stream");
+        self.stream_from(url, None).await
+    }
+
+    /// The same, from after the message with this id on.
+    pub(crate) async fn stream_from(&self, url: Url, last_id: Option<&str>) -> Result<Response, Error> {
+        let mut request = self.http.request(Method::GET, url).header("accept", "text/event-stream");
+        if let Some(id) = last_id {
+            request = request.header("last-event-id", id);
+        }
         let limit = self.options.timeout;
         let response = crate::time::within(limit, self.send(request))
             .await

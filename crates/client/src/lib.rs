@@ -18,7 +18,7 @@ mod time;
 mod work;
 
 pub use access::AuditQuery;
-pub use call::{EventQuery, LogFollow, LogQuery, Page};
+pub use call::{EventQuery, EventStream, LogFollow, LogQuery, Page};
 pub use endpoint::{Endpoint, EndpointError};
 pub use error::Error;
 pub use http::{Client, Options, RawAnswer, Token, TokenError};

@@ -4,7 +4,9 @@
 //! - The decoder is pure: bytes in, events out, at whatever places the bytes were cut.
 //! - An event larger than 1 MiB is an error, so that a server cannot make a client grow without end.
 
-use std::mem;
+use crate::Error;
+use reqwest::Response;
+use std::{collections::VecDeque, mem, time::Duration};
 
 const MAX_EVENT: usize = 1 << 20;
 
@@ -15,6 +17,8 @@ pub(crate) struct Event {
     pub(crate) name: String,
     /// The `data` lines, joined by line feeds.
     pub(crate) data: String,
+    /// The last `id` that came with it or before; empty when none did.
+    pub(crate) id: String,
 }
 
 /// The state between two chunks.
@@ -23,6 +27,7 @@ pub(crate) struct Decoder {
     line: Vec<u8>,
     after_cr: bool,
     event: Event,
+    id: String,
     has_data: bool,
 }
 
@@ -53,7 +58,7 @@ impl Decoder {
 
     fn line_ended(&mut self, line: &str) -> Option<Event> {
         if line.is_empty() {
-            let event = mem::take(&mut self.event);
+            let event = Event { id: self.id.clone(), ..mem::take(&mut self.event) };
             return mem::take(&mut self.has_data).then_some(event);
         }
         let (field, value) = line.split_once(':').unwrap_or((line, ""));
@@ -66,10 +71,54 @@ impl Decoder {
                 self.event.data.push_str(value);
             }
             "event" => value.clone_into(&mut self.event.name),
-            // Comments have an empty field name; `id` and `retry` matter to those who reconnect by them.
+            "id" if !value.contains('\0') => value.clone_into(&mut self.id),
+            // Comments have an empty field name; `retry` matters to those who reconnect by themselves.
             _ => {}
         }
         None
+    }
+}
+
+/// The events of an answer, as they come.
+#[derive(Debug)]
+pub(crate) struct Events {
+    response: Response,
+    decoder: Decoder,
+    ready: VecDeque<Event>,
+    ended: bool,
+    idle: Duration,
+}
+
+impl Events {
+    /// Of an answer that is silent for at most `idle`.
+    pub(crate) fn of(response: Response, idle: Duration) -> Self {
+        Self { response, decoder: Decoder::default(), ready: VecDeque::new(), ended: false, idle }
+    }
+
+    /// The next one; `None` when the server ended the stream. Nothing is lost when the future is dropped.
+    pub(crate) async fn next(&mut self) -> Result<Option<Event>, Error> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Ok(Some(event));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            let chunk = crate::time::within(self.idle, self.response.chunk())
+                .await
+                .ok_or_else(|| Error::timed_out("a sign of life", self.idle, true))?
+                .map_err(Error::from_transport)?;
+            match chunk {
+                Some(chunk) => self.ready.extend(self.decoder.feed(&chunk).map_err(Error::Protocol)?),
+                None => self.ended = true,
+            }
+        }
+    }
+
+    /// Nothing more is wanted.
+    pub(crate) fn end(&mut self) {
+        self.ended = true;
+        self.ready.clear();
     }
 }
 
@@ -79,13 +128,14 @@ mod tests {
     use super::*;
 
     fn event(name: &str, data: &str) -> Event {
-        Event { name: name.to_owned(), data: data.to_owned() }
+        Event { name: name.to_owned(), data: data.to_owned(), id: String::new() }
     }
 
     #[test]
     fn any_cut_gives_the_same_events() {
         let text = ": hi\r\n\r\ndata: one\ndata:two\r\revent: end\ndata\n\nid: 4\nevent: x\n\ndata: \u{e4}\n\ndata: open";
-        let wanted = vec![event("", "one\ntwo"), event("end", ""), event("", "\u{e4}")];
+        let last = Event { id: "4".to_owned(), ..event("", "\u{e4}") };
+        let wanted = vec![event("", "one\ntwo"), event("end", ""), last];
         for size in 1..text.len() {
             let mut decoder = Decoder::default();
             let events: Vec<_> =

@@ -29,8 +29,20 @@ pub struct Frames {
     encoded: OnceLock<Encoded>,
 }
 
+/// A frame as it is sent.
+#[derive(Debug, Clone)]
+pub(crate) struct Sent {
+    /// Its kind.
+    pub(crate) kind: &'static str,
+    /// Its JSON, in one line.
+    pub(crate) text: ByteString,
+    /// Where who has read it goes on.
+    pub(crate) position: Option<ByteString>,
+}
+
 #[derive(Debug)]
 struct Encoded {
+    position: ByteString,
     specific: Option<Specific>,
     event: ByteString,
 }
@@ -45,14 +57,22 @@ struct Specific {
 }
 
 impl Frames {
-    /// What to send to a listener with this filter, in order.
-    pub(crate) fn for_filter(&self, filter: &Filter) -> impl Iterator<Item = ByteString> {
+    /// What to send to a listener with this filter, in order. The last one has the position.
+    pub(crate) fn for_filter(&self, filter: &Filter) -> impl Iterator<Item = Sent> {
         let sees = filter.sees.event(&self.event);
         let wants_event = sees && filter.passes(frame_type::EVENT);
         let encoded = self.encoded.get_or_init(|| encode_all(&self.event));
         let specific = encoded.specific.as_ref().filter(|specific| sees && filter.passes(specific.kind));
-        let first = specific.map(|s| if wants_event { s.followed.clone() } else { s.alone.clone() });
-        first.into_iter().chain(wants_event.then(|| encoded.event.clone()))
+        let first = specific.map(|s| match wants_event {
+            true => Sent { kind: s.kind, text: s.followed.clone(), position: None },
+            false => Sent { kind: s.kind, text: s.alone.clone(), position: Some(encoded.position.clone()) },
+        });
+        let event = wants_event.then(|| Sent {
+            kind: frame_type::EVENT,
+            text: encoded.event.clone(),
+            position: Some(encoded.position.clone()),
+        });
+        first.into_iter().chain(event)
     }
 }
 
@@ -142,7 +162,8 @@ fn encode_all(event: &Event) -> Encoded {
         Specific { kind, followed: frame(false), alone: frame(true) }
     });
     let wire = convert::event(event.clone());
-    Encoded { specific, event: written(event, &position, frame_type::EVENT, &wire, true) }
+    let event = written(event, &position, frame_type::EVENT, &wire, true);
+    Encoded { specific, event, position: position.into() }
 }
 
 fn written(event: &Event, position: &str, r#type: &str, payload: &impl Serialize, last: bool) -> ByteString {
@@ -209,7 +230,7 @@ mod tests {
 
     fn sent(frames: &Frames, types: Option<&str>) -> Vec<Value> {
         let filter = types.map_or_else(Filter::default, |types| Filter::parse(types).unwrap());
-        frames.for_filter(&filter).map(|text| serde_json::from_str(&text).unwrap()).collect()
+        frames.for_filter(&filter).map(|sent| serde_json::from_str(&sent.text).unwrap()).collect()
     }
 
     #[test]
@@ -234,6 +255,19 @@ mod tests {
         let only_event = sent(&frames, Some("event"));
         assert_eq!((only_event.len(), &only_event[0]["type"]), (1, &json!("event")));
         assert!(sent(&frames, Some("worker_log")).is_empty());
+    }
+
+    #[test]
+    fn the_position_goes_with_the_last_frame_alone() {
+        let frames = encode(&event(&started()));
+        for (types, expected) in [
+            ("agent_status,event", vec![("agent_status", None), ("event", Some("abcd-7"))]),
+            ("agent_status", vec![("agent_status", Some("abcd-7"))]),
+        ] {
+            let sent: Vec<_> = frames.for_filter(&Filter::parse(types).unwrap()).collect();
+            let sent: Vec<_> = sent.iter().map(|one| (one.kind, one.position.as_deref())).collect();
+            assert_eq!(sent, expected);
+        }
     }
 
     #[test]

@@ -308,9 +308,17 @@ fn bearer(value: &header::HeaderValue) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| text.trim())
 }
 
-/// The ticket of a WebSocket handshake; anywhere else it means nothing.
+/// The ticket of a listener, of a WebSocket's handshake or a stream; anywhere else it means nothing.
 fn ticket(req: &ServiceRequest) -> Option<String> {
-    let opens = req.path() == "/ws" && req.headers().contains_key(header::UPGRADE);
+    let opens = match req.path() {
+        "/ws" => req.headers().contains_key(header::UPGRADE),
+        // As browsers ask for what they read as a stream.
+        "/events/stream" => {
+            let accepts = req.headers().get(header::ACCEPT).and_then(|value| value.to_str().ok());
+            accepts.is_some_and(|accepts| accepts.contains("text/event-stream"))
+        }
+        _ => false,
+    };
     let pairs: Vec<(String, String)> = serde_urlencoded::from_str(req.query_string()).ok()?;
     pairs.into_iter().filter(|_| opens).find(|(name, _)| name == "ticket").map(|(_, value)| value)
 }

@@ -24,7 +24,7 @@ use utoipa_swagger_ui::SwaggerFile;
 use crate::{
     problem::ApiError,
     routes::{agents, audit, containers, domains, events, health, mailbox, notes, settings, tasks, tokens},
-    ws,
+    sse, ws,
 };
 
 #[derive(OpenApi)]
@@ -88,6 +88,7 @@ use crate::{
         tokens::revoke,
         tokens::ticket,
         audit::list,
+        sse::open,
         ws::open,
     ),
     components(schemas(
@@ -256,7 +257,7 @@ fn complete(path: &str, operation: &mut Operation) {
                     let kind = ProblemKind::ALL.into_iter().find(|kind| kind.status().to_string() == *status);
                     kind.and_then(problem_example)
                 }
-                "text/event-stream" => Some(examples::streamed()),
+                "text/event-stream" => Some(examples::streamed(&name)),
                 _ if status.starts_with('2') => examples::answer(&name),
                 _ => None,
             };

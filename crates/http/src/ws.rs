@@ -8,35 +8,23 @@ use std::time::Duration;
 
 use actix_web::{HttpRequest, HttpResponse, web};
 use actix_ws::{CloseCode, CloseReason, Message, MessageStream, Session};
-use aito_api::{self as api, AgentStatusPayload, Frame, frame_type};
-use aito_application::{
-    events::Resume,
-    feed::{Next, Subscription},
-};
-use aito_domain::event::Position;
+use aito_application::feed::Next;
 use futures_util::StreamExt as _;
 use tracing::debug;
 
 use crate::{
     caller::Caller,
-    convert,
-    extract::Query,
-    frames::{Filter, Frames, Sees, text},
+    frames::Sees,
+    listen::{BATCH, End, PING, SEND_LIMIT, Start, prepare, wanted},
     problem::ApiError,
     standing,
     state::AppState,
 };
 
-/// How often a listener is asked whether it lives; one that did not answer until the next time is cut.
-const PING: Duration = Duration::from_secs(15);
 /// How many messages a listener may send between two pings of ours.
 const MESSAGES: u32 = 300;
-/// How long one frame may wait for room in a listener's queue.
-const SEND_LIMIT: Duration = Duration::from_secs(10);
 /// How long the farewell may take.
 const CLOSE_LIMIT: Duration = Duration::from_secs(1);
-/// How many events are taken at once.
-const BATCH: usize = 64;
 
 /// Opens a stream of frames (RFC 6455).
 ///
@@ -56,12 +44,7 @@ pub(crate) async fn open(
     req: HttpRequest,
     body: web::Payload,
 ) -> Result<HttpResponse, ApiError> {
-    let mut query = Query::of(&req)?;
-    let known = format!("one or more of {}, separated by commas", crate::frames::FRAME_TYPES.join(", "));
-    let filter = query.parsed("types", &known, Filter::parse).unwrap_or_default();
-    let since =
-        query.parsed("since", "a position as an event or frame carries it", |t| t.parse::<Position>().ok());
-    query.done()?;
+    let (filter, since) = wanted(&req)?;
     let counted = caller.stream(&state.streams)?;
     let sees = Sees::of(caller.principal());
     let start = prepare(&state, filter.seeing(sees), sees, since).await?;
@@ -75,77 +58,6 @@ pub(crate) async fn open(
         drop(counted);
     });
     Ok(response)
-}
-
-/// What a listener gets first, and where it goes on.
-struct Start {
-    filter: Filter,
-    first: Vec<Frame>,
-    subscription: Subscription<Frames>,
-}
-
-async fn prepare(
-    state: &AppState,
-    filter: Filter,
-    sees: Sees,
-    since: Option<Position>,
-) -> Result<Start, ApiError> {
-    let mut first = Vec::new();
-    let now = state.clock.now().into();
-    let stateless = |kind: &str, payload| Frame {
-        frame_type: kind.to_owned(),
-        payload,
-        id: None,
-        position: None,
-        timestamp: now,
-        last: false,
-    };
-    // Subscribed before the statuses are read: what changes in between is told afterwards, never lost.
-    let subscription = match since {
-        None => state.feed.subscribe(state.feed.head()),
-        Some(since) => match state.events.resume(&since).await? {
-            Resume::From(n) => state.feed.subscribe(n),
-            Resume::Reset { reason, bounds, newest } => {
-                let name = |n| state.events.position(n).to_string();
-                let payload = api::ResetPayload {
-                    reason,
-                    oldest: bounds.map(|bounds| name(bounds.oldest)),
-                    newest: bounds.map(|bounds| name(bounds.newest)),
-                };
-                first.push(stateless(frame_type::RESET, serde_json::to_value(payload).unwrap_or_default()));
-                state.feed.subscribe(newest)
-            }
-        },
-    };
-    if filter.passes(frame_type::AGENT_STATUS) {
-        for view in state.fleet.views().await?.into_iter().filter(|view| sees.agent(view.agent.id)) {
-            let payload = AgentStatusPayload {
-                agent_type: view.agent.agent_type.to_string(),
-                status: convert::status(view.agent.status()),
-                health: Some(convert::health(view.health)),
-            };
-            first
-                .push(stateless(frame_type::AGENT_STATUS, serde_json::to_value(payload).unwrap_or_default()));
-        }
-    }
-    Ok(Start { filter, first, subscription })
-}
-
-/// Why a stream ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum End {
-    /// The other side went.
-    Left,
-    /// It fell behind or does not answer.
-    Slow,
-    /// The log cannot be read.
-    Unavailable,
-    /// It says more than a listener has to say.
-    Loud,
-    /// It may not listen any more.
-    Barred,
-    /// The server stops.
-    Stopping,
 }
 
 async fn serve(
@@ -179,7 +91,7 @@ async fn serve(
 async fn run(state: &AppState, start: Start, session: &mut Session, mut messages: MessageStream) -> End {
     let Start { filter, first, mut subscription } = start;
     for frame in first {
-        if let Err(end) = send(session, text(&frame)).await {
+        if let Err(end) = send(session, frame.text).await {
             return end;
         }
     }
@@ -220,7 +132,7 @@ async fn run(state: &AppState, start: Start, session: &mut Session, mut messages
                 };
                 for (_, frames) in items {
                     for frame in frames.for_filter(&filter) {
-                        if let Err(end) = send(session, frame).await {
+                        if let Err(end) = send(session, frame.text).await {
                             return end;
                         }
                     }

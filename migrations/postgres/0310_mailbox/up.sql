@@ -1,4 +1,5 @@
--- Mailboxes by when they wake, by who sent what, and by expiry; who works on tasks. Indexes only.
+-- Mailboxes by when they wake, by who sent what, and by expiry. Indexes only. They are made while nobody writes, which is
+-- bearable because no version with this table was released yet.
 
 -- What is due is counted and named here without a look at the rows.
 DROP INDEX mailbox_waking;

@@ -99,7 +99,6 @@ pub(crate) async fn wrong_methods_name_the_right_ones_and_later_paths_say_so(set
         ("POST", "/benchmark/run"),
         ("GET", "/scheduler/jobs"),
         ("GET", "/fleet"),
-        ("GET", "/events/stream"),
     ] {
         refused(&client.raw(method, path, &[], None).await.unwrap(), 501);
     }

@@ -22,6 +22,7 @@ mod outages;
 mod roles;
 mod several;
 mod shapes;
+mod sse;
 mod streams;
 mod tokens;
 mod work;
@@ -173,6 +174,14 @@ on_both_sets! {
         a_secret_setting_is_shown_to_nobody,
         an_approval_and_its_entry_are_one_and_names_are_covered_by_labels,
         agents_see_and_do_what_concerns_them_and_nothing_else,
+    }
+    sse {
+        a_stream_that_is_cut_and_resumed_has_exactly_the_log,
+        a_stream_from_nowhere_is_told_once_and_goes_on,
+        a_stream_is_what_the_standard_says,
+        a_stream_wants_a_credential_and_ends_with_it,
+        a_ticket_opens_one_stream_once,
+        who_does_not_read_its_stream_holds_up_nobody,
     }
     examples {
         the_documented_examples_work_as_they_stand,

@@ -6,6 +6,7 @@ use aito_application::{
     By, Error, Seen,
     domains::{Decision, NewDomain, NewWish},
     once::Once,
+    quota::{Allowance, Quota},
     settings::{BELIEVED, NewValue},
 };
 use aito_domain::{
@@ -271,6 +272,64 @@ async fn a_repeated_request_is_the_first_one_whatever_became_of_it() {
         (again, is_new)
     };
     assert!(is_new && other.status() == RequestStatus::Rejected);
+}
+
+#[tokio::test]
+async fn a_key_names_its_own_request_also_beside_another_one_and_when_nothing_is_left() {
+    let house = House::new();
+    let server = house.server(&["ceo"]).await;
+    let ceo = house.agent("ceo").await;
+    let by = By::author(aito_domain::event::Actor::Agent(ceo.agent_type.clone()));
+    let two = Quota { rows: 2, bytes: 1000 };
+    let quotas = house.quotas(Allowance { domain_requests: two, ..Allowance::default() });
+    let key = |key: &str| Once::new("agent/ceo", "POST", "/domains/approval-requests", key);
+    let ask = async |name: &str, key: &Once| {
+        server.work.domains.ask(&wish(name), Some(&ceo), &by, Some(key), &quotas).await
+    };
+    let (k1, k2, k3) = (key("1"), key("2"), key("3"));
+    let (first, _) = ask("dexscreener.com", &k1).await.unwrap();
+    let no = Decision { approve: false, ..Decision::default() };
+    server.work.domains.decide(first.id, &no, &operator()).await.unwrap();
+    let (second, is_new) = ask("dexscreener.com", &k2).await.unwrap();
+    assert!(is_new && second.id != first.id);
+    assert_eq!(ask("dexscreener.com", &k1).await.unwrap().0.id, first.id, "though another one is open");
+    let (open, is_new) = ask("dexscreener.com", &k3).await.unwrap();
+    assert!(!is_new && open.id == second.id);
+    server.work.domains.decide(second.id, &no, &operator()).await.unwrap();
+    // Nothing is left for today, and nothing is asked for.
+    for (key, id, was_new) in [(&k1, first.id, true), (&k2, second.id, true), (&k3, second.id, false)] {
+        let (again, is_new) = ask("dexscreener.com", key).await.unwrap();
+        assert_eq!((again.id, is_new), (id, was_new));
+    }
+    assert!(matches!(ask("coingecko.com", &k3).await, Err(Error::Conflict(_))), "another body");
+    assert!(matches!(ask("coingecko.com", &key("4")).await, Err(Error::TooMany { .. })));
+}
+
+#[tokio::test]
+async fn each_asker_hears_of_its_own_request() {
+    let house = House::new();
+    let server = house.server(&["ceo", "cmo"]).await;
+    let mut requests = Vec::new();
+    for name in ["ceo", "cmo"] {
+        let agent = house.agent(name).await;
+        let by = By::author(aito_domain::event::Actor::Agent(agent.agent_type.clone()));
+        let wish = wish("x.com");
+        let asked = server.work.domains.ask(&wish, Some(&agent), &by, None, &server.work.quotas);
+        requests.push((agent.id, asked.await.unwrap().0.id));
+    }
+    server.work.domains.decide(requests[1].1, &approve(), &operator()).await.unwrap();
+    for (agent, request) in requests {
+        let told: Vec<_> = house
+            .events()
+            .await
+            .into_iter()
+            .filter(|event| event.event_type == "domain_approved" && event.source_agent == Some(agent))
+            .collect();
+        assert_eq!(told.len(), 1);
+        assert_eq!(told[0].body["requestId"], request.to_string());
+        let mails = server.work.mail.list(agent, None, 10).await.unwrap();
+        assert_eq!(mails[0].body["requestId"], request.to_string());
+    }
 }
 
 #[tokio::test]

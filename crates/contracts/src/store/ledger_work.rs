@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 use super::{
     Handles, Maker, Snapshot, StoreFixture, change,
     event_log::persistent,
-    kinds::{change_domain, change_mail, change_request, change_task},
+    kinds::{change_domain, change_mail, change_request, change_task, far},
     ledger::{race, settle},
     must, whole_log, within,
 };
@@ -265,7 +265,7 @@ async fn pick_edges(make: &Maker, handles: &Handles, other: &Handles, agent: Age
     let begun = Agent { incarnation: Incarnation(2), ..agent.clone() };
     must(&handles.ledger, &make.changing(&begun)).await;
     let past = PickOutcome::Past { present: Incarnation(2) };
-    assert_eq!(asked(make.pick(agent.id, Some(1), 2)).await, past);
+    assert_eq!(asked(late_pick(make, agent.id, Some(1))).await, past);
     assert_eq!(in_progress(handles, agent.id).await, BTreeSet::new(), "whoever asks takes them back");
     let told = wakes(handles, agent.id).await;
     assert_eq!(told, BTreeSet::from([tasks[0].id, tasks[1].id]), "and tells the agent that they wait again");
@@ -279,7 +279,7 @@ async fn pick_edges(make: &Maker, handles: &Handles, other: &Handles, agent: Age
     assert_eq!((again.claims, again.version), (2, Version(4)));
     let ended = Agent { lifecycle: Lifecycle::Inactive, version: Version(2), ..begun };
     must(&handles.ledger, &make.changing(&ended)).await;
-    assert_eq!(asked(make.pick(agent.id, Some(2), 2)).await, PickOutcome::NotRunning);
+    assert_eq!(asked(late_pick(make, agent.id, Some(2))).await, PickOutcome::NotRunning);
     assert_eq!(in_progress(handles, agent.id).await, BTreeSet::new());
     assert_eq!(handles.mailbox.due(agent.id).await.unwrap().waiting, 3);
     let stopping = Agent {
@@ -342,9 +342,10 @@ async fn pick_tells_of_what_waits_again(make: &Maker, handles: &Handles, other: 
 
     // Refused are one whose own change meets what it takes back, and one whose message there is already.
     let held = handles.tasks.by_id(tasks[1].id).await.unwrap().unwrap();
-    let mut taken = make.pick(agent.id, None, 2);
+    let mut taken = late_pick(make, agent.id, None);
     taken.mail_ids[1] = mail.id;
-    for (changes, pick) in [(vec![change_task(&held)], make.pick(agent.id, None, 2)), (Vec::new(), taken)] {
+    for (changes, pick) in [(vec![change_task(&held)], late_pick(make, agent.id, None)), (Vec::new(), taken)]
+    {
         let commit = Commit { changes, pick: Some(pick), ..make.telling("refused") };
         let before = Snapshot::of(handles).await;
         for ledger in [&handles.ledger, &other.ledger] {
@@ -356,7 +357,7 @@ async fn pick_tells_of_what_waits_again(make: &Maker, handles: &Handles, other: 
     }
 
     let both = BTreeSet::from(tasks.map(|task| task.id));
-    let pick = Some(make.pick(agent.id, Some(2), 2));
+    let pick = Some(late_pick(make, agent.id, Some(2)));
     let answer = must(&handles.ledger, &Commit { pick, ..make.commit() }).await;
     let claimed = BTreeSet::from_iter(claimed_by(&outcome(answer)));
     assert_eq!(in_progress(handles, agent.id).await, claimed);
@@ -475,6 +476,11 @@ fn claimed_by(outcome: &PickOutcome) -> Option<TaskId> {
         PickOutcome::Claimed { task } => Some(*task),
         _ => None,
     }
+}
+
+/// A pick at a time at which what it tells expires by no clock of a store.
+fn late_pick(make: &Maker, agent: AgentId, claimant: Option<u64>) -> TaskPick {
+    TaskPick { at: far(), ..make.pick(agent, claimant, 2) }
 }
 
 /// The tasks of which the mailbox of an agent tells.

@@ -176,8 +176,21 @@ pub(super) fn answer(operation: &str) -> Option<Value> {
 }
 
 /// One event of a stream of server-sent events.
-pub(super) fn streamed() -> Value {
-    value(api::LogEvent { data: value(log_line()).to_string() })
+pub(super) fn streamed(operation: &str) -> Value {
+    if operation != "streamEvents" {
+        return value(api::LogEvent { data: value(log_line()).to_string() });
+    }
+    let event = event();
+    let frame = api::Frame {
+        frame_type: api::frame_type::EVENT.to_owned(),
+        payload: value(&event),
+        id: Some(event.id),
+        position: Some(event.position.clone()),
+        timestamp: event.created_at,
+        last: true,
+    };
+    let data = value(frame).to_string();
+    value(api::StreamMessage { id: Some(event.position), event: api::frame_type::EVENT.to_owned(), data })
 }
 
 fn value(example: impl Serialize) -> Value {

@@ -20,7 +20,6 @@ pub(super) const PATHS: &[Later] = &[
     ("/fleet", &[(Method::GET, O::ReadFleet)]),
     ("/fleet/stop", &[(Method::POST, O::StopFleet)]),
     ("/fleet/resume", &[(Method::POST, O::ResumeFleet)]),
-    ("/events/stream", &[(Method::GET, O::StreamEvents)]),
     ("/decisions", &[(Method::GET, O::ListDecisions), (Method::POST, O::Propose)]),
     ("/decisions/pending", &[(Method::GET, O::ListDecisions)]),
     ("/decisions/escalated", &[(Method::GET, O::ListDecisions)]),

@@ -26,7 +26,7 @@ use crate::{
     caller::{Guarded, Operations},
     openapi,
     problem::ApiError,
-    ws,
+    sse, ws,
 };
 
 /// Registers every path.
@@ -91,6 +91,7 @@ pub(crate) fn configure(config: &mut web::ServiceConfig) {
         .service(path("/settings/{category}/{key}", [post(O::WriteSetting, settings::write)]))
         .service(path("/containers", [get(O::ListContainers, containers::list)]))
         .service(path("/events", [get(O::ListEvents, events::list)]))
+        .service(path("/events/stream", [get(O::StreamEvents, sse::open)]))
         .service(path("/tokens", [get(O::ListTokens, tokens::list), post(O::CreateToken, tokens::create)]))
         .service(path("/tokens/{id}/rotate", [post(O::RotateToken, tokens::rotate)]))
         .service(path("/tokens/{id}", [delete(O::RevokeToken, tokens::revoke)]))

@@ -29,7 +29,8 @@ const MAX_OFFSET: u32 = 100_000;
 
 /// Tasks, newest first; an agent sees those that were assigned to or created by it.
 ///
-/// `total` is exact up to 10,000 and may be an estimate above; `totalExact` says so.
+/// `total` is exact up to 10,000 and may be an estimate above; `totalExact` says so. Of large tasks a page has fewer than
+/// asked for (it ends after 4 MiB); `limit` is then how many it has, and `nextCursor` leads on.
 #[utoipa::path(
     get, path = "/tasks", tag = "tasks", operation_id = "listTasks",
     params(

@@ -31,6 +31,7 @@ pub(super) const SERVED: &[Row] = &[
     ("POST", "/agents/{type}/stop", "operator", 200),
     ("GET", "/containers", "viewer operator human", 200),
     ("GET", "/events", "viewer operator human", 200),
+    ("GET", "/events/stream", "viewer operator human", 200),
     ("GET", "/ws", "viewer operator human agent", 101),
     ("POST", "/ws/tickets", "any", 201),
     ("GET", "/tokens", "admin", 200),
@@ -74,7 +75,6 @@ pub(super) const LATER: &[Row] = &[
     ("GET", "/fleet", "viewer operator human", 501),
     ("POST", "/fleet/stop", "admin", 501),
     ("POST", "/fleet/resume", "admin", 501),
-    ("GET", "/events/stream", "viewer operator human", 501),
     ("GET", "/decisions", "viewer operator human agent", 501),
     ("GET", "/decisions/pending", "viewer operator human agent", 501),
     ("GET", "/decisions/escalated", "viewer operator human agent", 501),
@@ -241,5 +241,6 @@ pub(super) const QUERIES: &[(&str, &str, &[&str])] = &[
     ("/domains/whitelist", "limit=501&cursor=com", &["?cursor", "?limit"]),
     ("/domains/approval-requests", "status=odd&limit=0&cursor=x", &["?cursor", "?limit", "?status"]),
     ("/domains/check", "domain=co.uk", &["?domain"]),
+    ("/events/stream", "types=odd&since=odd&ticket=odd", &["?since", "?types"]),
     ("/ws", "types=odd&since=odd&ticket=odd", &["?since", "?types"]),
 ];
