@@ -126,10 +126,19 @@ mod tests {
     #[test]
     fn shape_of_a_list() {
         let queue = BTreeMap::from([("delay_critical".to_owned(), json!(0))]);
-        let list = SettingList { settings: BTreeMap::from([("queue".to_owned(), queue)]), version: 3 };
+        let tags = BTreeMap::from([("delay_critical".to_owned(), "\"1\"".to_owned())]);
+        let list = SettingList {
+            settings: BTreeMap::from([("queue".to_owned(), queue)]),
+            etags: BTreeMap::from([("queue".to_owned(), tags)]),
+            version: 3,
+        };
         assert_eq!(
             serde_json::to_value(list).unwrap(),
-            json!({"settings": {"queue": {"delay_critical": 0}}, "version": 3})
+            json!({
+                "settings": {"queue": {"delay_critical": 0}},
+                "etags": {"queue": {"delay_critical": "\"1\""}},
+                "version": 3,
+            })
         );
     }
 
