@@ -304,9 +304,15 @@ async fn domains_are_asked_for_and_decided() {
 
 #[tokio::test]
 async fn settings_are_read_described_and_written() {
-    let server = answering(200, json!({"settings": {"queue": {"delay_low": 300_000}}, "version": 9})).await;
+    let list = json!({
+        "settings": {"queue": {"delay_low": 300_000}},
+        "etags": {"queue": {"delay_low": "\"0\""}},
+        "version": 9,
+    });
+    let server = answering(200, list).await;
     let all = client(&server).settings().await.unwrap();
     assert_eq!((all.version, &all.settings["queue"]["delay_low"]), (9, &json!(300_000)));
+    assert_eq!(all.etags["queue"]["delay_low"], "\"0\"");
     assert_eq!(sent(&server, 1), Sent::new("GET /settings"));
 
     let server = Server::tcp(|_| {
