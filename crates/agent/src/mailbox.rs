@@ -43,10 +43,10 @@ pub(crate) struct Mailbox(Arc<watch::Sender<State>>);
 struct State {
     /// What the last look found, without what was dealt with.
     waiting: Vec<Message>,
-    /// All that the last look found, also beyond what one turn is shown.
-    read: BTreeSet<Uuid>,
     /// Those of them that woke the loop or were shown.
     seen: BTreeSet<Uuid>,
+    /// All that the last look found and is not acknowledged, also beyond what one turn is shown.
+    read: BTreeSet<Uuid>,
     /// Dealt with, but something that came of it still waits for the server.
     held: BTreeSet<Uuid>,
     /// To be acknowledged.
@@ -135,6 +135,7 @@ impl Mailbox {
     fn acknowledged(&self, id: Uuid) {
         self.0.send_modify(|state| {
             state.done.remove(&id);
+            state.read.remove(&id);
         });
     }
 

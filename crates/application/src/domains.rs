@@ -14,7 +14,7 @@ use aito_domain::{
     domain_name::DomainName,
     event::Actor,
     id::{DomainId, DomainRequestId},
-    mailbox::MailKind,
+    mailbox::{Letter, MailKind},
     ports::{
         domain_store::{DomainStore, RequestCursor},
         ledger::Change,
@@ -435,7 +435,15 @@ impl DomainService {
             "requestId": request.id,
             "reason": decided.and_then(|it| it.reason.as_deref()),
         });
-        self.mail.wake(agent, MailKind::Notice, Priority::Normal, body, by).await
+        let letter = Letter {
+            agent_id: agent,
+            kind: MailKind::Notice,
+            sender: by.actor().clone(),
+            from_agent: None,
+            priority: Priority::Normal,
+            body,
+        };
+        self.mail.wake(letter).await
     }
 }
 

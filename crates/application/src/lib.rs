@@ -18,6 +18,7 @@ mod hints;
 pub mod history;
 mod locked;
 pub mod login;
+mod looping;
 pub mod mailbox;
 pub mod metrics;
 mod names;

@@ -16,28 +16,30 @@ use std::{
 use aito_domain::{
     agent::Agent,
     event::{BroadcastSent, MessageSent, Payload},
-    id::{AgentId, AgentType, Incarnation, MailId, Version},
-    mailbox::{KEPT, MAX_MESSAGE, MAX_WAITING, MAX_WAITING_OF_AGENTS, MAX_WAITING_OF_ONE, Mail, MailKind},
+    id::{AgentId, AgentType, Incarnation, MailId},
+    mailbox::{
+        KEPT, Letter, MAX_MESSAGE, MAX_WAITING, MAX_WAITING_OF_AGENTS, MAX_WAITING_OF_ONE, Mail, MailKind,
+    },
     ports::{
         agent_store::AgentStore,
         ledger::Change,
         mailbox_store::{Due, MAX_COUNTED, MAX_FIRST, MailCursor, MailboxStore},
     },
     quota::SpentKind,
-    task::{Priority, Task},
+    task::Priority,
     time::{Timestamp, after, between},
 };
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
 
 use crate::{
     by::By,
     checks::{Faults, busy},
     error::Error,
     locked::lock,
+    looping::pass_every,
     once::{Once, Outcome},
     quota::{Cost, Counted, Paid, Quotas, settle_up},
     settings::SettingsService,
@@ -169,26 +171,15 @@ impl MailService {
 
     /// Removes what has expired, until `stop`.
     pub async fn run(&self, stop: CancellationToken) {
-        let mut failing = false;
-        loop {
-            let forgotten = tokio::select! {
-                () = stop.cancelled() => return,
-                forgotten = self.forget() => forgotten,
-            };
-            match forgotten {
-                Ok(()) => failing = false,
-                Err(why) => {
-                    if !failing {
-                        warn!(%why, "expired messages cannot be removed; trying again");
-                    }
-                    failing = true;
-                }
-            }
+        // A pass may be long.
+        let pass = || async {
             tokio::select! {
-                () = stop.cancelled() => return,
-                () = self.writer.clock().sleep(FORGET_EVERY) => {}
+                () = stop.cancelled() => Ok(()),
+                forgotten = self.forget() => forgotten,
             }
-        }
+        };
+        let what = "expired messages cannot be removed; trying again";
+        pass_every(FORGET_EVERY, self.writer.clock(), &stop, what, pass).await;
     }
 
     /// One pass of [`Self::run`].
@@ -236,8 +227,15 @@ impl MailService {
     ) -> Result<Mail, Error> {
         let priority = checked(&new)?;
         let content = [to.id.0.as_bytes().as_slice(), new.text.as_bytes(), priority.as_str().as_bytes()];
-        let mail =
-            self.letter(to.id, MailKind::Message, priority, json!({ "message": new.text }), from, by).await?;
+        let letter = Letter {
+            agent_id: to.id,
+            kind: MailKind::Message,
+            sender: by.actor().clone(),
+            from_agent: from.map(|agent| agent.id),
+            priority,
+            body: json!({ "message": new.text }),
+        };
+        let mail = self.sent(letter).await?;
         let sent = |first: First| first.of(mail.clone());
         let what = Counted::Spent(SpentKind::Messages);
         let cost = quotas.zip(from);
@@ -305,8 +303,15 @@ impl MailService {
                 sent.skipped.push(agent.agent_type.clone());
                 continue;
             }
-            let body = json!({ "message": new.text });
-            let mail = self.letter(agent.id, MailKind::Broadcast, priority, body, None, by).await?;
+            let letter = Letter {
+                agent_id: agent.id,
+                kind: MailKind::Broadcast,
+                sender: by.actor().clone(),
+                from_agent: None,
+                priority,
+                body: json!({ "message": new.text }),
+            };
+            let mail = self.sent(letter).await?;
             sent.messages.push((agent.agent_type.clone(), mail.id));
             commit.changes.push(Change::Mail(Box::new(mail)));
         }
@@ -376,60 +381,18 @@ impl MailService {
     ///
     /// # Errors
     /// [`Error::Unavailable`].
-    pub(crate) async fn wake(
-        &self,
-        to: AgentId,
-        kind: MailKind,
-        priority: Priority,
-        body: Value,
-        by: &By,
-    ) -> Result<Option<Change>, Error> {
+    pub(crate) async fn wake(&self, letter: Letter) -> Result<Option<Change>, Error> {
         // A full mailbox keeps room for what its agent must know; past this there is more than anybody reads.
-        if self.store.due(to).await?.waiting >= MAX_COUNTED {
+        if self.store.due(letter.agent_id).await?.waiting >= MAX_COUNTED {
             return Ok(None);
         }
-        Ok(Some(Change::Mail(Box::new(self.letter(to, kind, priority, body, None, by).await?))))
-    }
-
-    /// As [`Self::wake`], for a task.
-    ///
-    /// # Errors
-    /// [`Error::Unavailable`].
-    pub(crate) async fn wake_for(&self, task: &Task, by: &By) -> Result<Option<Change>, Error> {
-        if self.store.due(task.assigned_to).await?.waiting >= MAX_COUNTED {
-            return Ok(None);
-        }
-        let delay = self.settings.current().await?.delays().of(task.priority);
-        let (id, now) = (MailId(self.writer.ids().uuid()), self.writer.clock().now());
-        Ok(Some(Change::Mail(Box::new(Mail::of_task(id, task, by.actor(), delay, now)))))
+        Ok(Some(Change::Mail(Box::new(self.sent(letter).await?))))
     }
 
     /// A message that is not stored yet, due when the settings say.
-    async fn letter(
-        &self,
-        to: AgentId,
-        kind: MailKind,
-        priority: Priority,
-        body: Value,
-        from: Option<&Agent>,
-        by: &By,
-    ) -> Result<Mail, Error> {
-        let delay = self.settings.current().await?.delays().of(priority);
-        let now = self.writer.clock().now();
-        Ok(Mail {
-            id: MailId(self.writer.ids().uuid()),
-            version: Version::default(),
-            agent_id: to,
-            kind,
-            sender: by.actor().clone(),
-            from_agent: from.map(|agent| agent.id),
-            priority,
-            body,
-            created_at: now,
-            wake_at: after(now, delay),
-            expires_at: after(now, KEPT),
-            acknowledged: None,
-        })
+    async fn sent(&self, letter: Letter) -> Result<Mail, Error> {
+        let delays = self.settings.current().await?.delays();
+        Ok(letter.sent(MailId(self.writer.ids().uuid()), &delays, self.writer.clock().now()))
     }
 }
 

@@ -12,8 +12,9 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
+    by::By,
     error::Error,
-    writer::{Applied, Writer},
+    writer::{Applied, CONFLICT_TRIES, Writer},
 };
 
 /// How often a commit that was settled as not applied is tried again, each time under an id of its own.
@@ -130,6 +131,33 @@ impl Writer {
             }
         }
         Err(Error::unavailable("the database does not take changes; nothing was done", None))
+    }
+
+    /// As [`Self::apply_once`], for a commit that does not depend on what others change: who loses a race tries again.
+    ///
+    /// # Errors
+    /// As [`Self::apply_once`]; [`Error::PastIncarnation`] when the incarnation that speaks is past.
+    pub(crate) async fn create_once<T>(
+        &self,
+        commit: &mut Commit,
+        by: &By,
+        once: Option<&Once>,
+        content: &[&[u8]],
+        answer: &T,
+    ) -> Result<Outcome<T>, Error>
+    where
+        T: Serialize + DeserializeOwned,
+    {
+        for attempt in 0..CONFLICT_TRIES {
+            match self.apply_once(commit, once, content, answer).await? {
+                Outcome::Conflict => {
+                    self.still_speaks(by).await?;
+                    self.pause(attempt).await;
+                }
+                done => return Ok(done),
+            }
+        }
+        Ok(Outcome::Conflict)
     }
 }
 

@@ -20,21 +20,14 @@ use aito_domain::{
     task::PickOutcome,
     time::Timestamp,
 };
-use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::{debug, warn};
 
-use crate::{
-    by::By,
-    error::Error,
-    locked::lock,
-    metrics::Metrics,
-    once::{Once, Outcome},
-};
+use crate::{by::By, error::Error, locked::lock, metrics::Metrics};
 
 /// How often a change is tried anew when somebody else changed the same thing.
-const CONFLICT_TRIES: u32 = 12;
+pub(crate) const CONFLICT_TRIES: u32 = 12;
 /// How many commits that one agent asks for a server makes at once. Most of them queue in the store, since they add to
 /// the same counts, and would take its connections from everybody else meanwhile.
 const AT_ONCE: usize = 4;
@@ -191,33 +184,6 @@ impl Writer {
             Some(agent) => Err(Error::PastIncarnation { said, present: agent.incarnation }),
             None => Err(Error::NotFound(format!("there is no agent {agent}"))),
         }
-    }
-
-    /// As [`Self::apply_once`], for a commit that does not depend on what others change: who loses a race tries again.
-    ///
-    /// # Errors
-    /// As [`Self::apply_once`]; [`Error::PastIncarnation`] when the incarnation that speaks is past.
-    pub(crate) async fn create_once<T>(
-        &self,
-        commit: &mut Commit,
-        by: &By,
-        once: Option<&Once>,
-        content: &[&[u8]],
-        answer: &T,
-    ) -> Result<Outcome<T>, Error>
-    where
-        T: Serialize + DeserializeOwned,
-    {
-        for attempt in 0..CONFLICT_TRIES {
-            match self.apply_once(commit, once, content, answer).await? {
-                Outcome::Conflict => {
-                    self.still_speaks(by).await?;
-                    self.pause(attempt).await;
-                }
-                done => return Ok(done),
-            }
-        }
-        Ok(Outcome::Conflict)
     }
 
     /// Waits until few enough commits that an agent asks for are under way.

@@ -118,26 +118,59 @@ pub struct Mail {
     pub acknowledged: Option<Acknowledged>,
 }
 
-impl Mail {
+/// What a new message says, and to whom.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Letter {
+    /// See [`Mail::agent_id`]; likewise the others.
+    pub agent_id: AgentId,
+    /// What it is about.
+    pub kind: MailKind,
+    /// From whom.
+    pub sender: Actor,
+    /// The agent that sends it, if one does.
+    pub from_agent: Option<AgentId>,
+    /// How much it presses.
+    pub priority: Priority,
+    /// Its content.
+    pub body: Value,
+}
+
+impl Letter {
     /// Tells an agent of a task that waits for it.
     #[must_use]
-    pub fn of_task(id: MailId, task: &Task, sender: &Actor, delay: Duration, now: Timestamp) -> Self {
+    pub fn of_task(task: &Task, sender: &Actor) -> Self {
         Self {
-            id,
-            version: Version::default(),
             agent_id: task.assigned_to,
             kind: MailKind::Task,
             sender: sender.clone(),
             from_agent: None,
             priority: task.priority,
             body: json!({ "taskId": task.id, "title": task.title, "priority": task.priority }),
+        }
+    }
+
+    /// The message, not stored yet.
+    #[must_use]
+    pub fn sent(self, id: MailId, delays: &Delays, now: Timestamp) -> Mail {
+        let Self { agent_id, kind, sender, from_agent, priority, body } = self;
+        Mail {
+            id,
+            version: Version::default(),
+            agent_id,
+            kind,
+            sender,
+            from_agent,
+            priority,
+            body,
             created_at: now,
-            wake_at: after(now, delay),
+            wake_at: after(now, delays.of(priority)),
             expires_at: after(now, KEPT),
             acknowledged: None,
         }
     }
+}
 
+impl Mail {
     /// The agent, whose type this is, has heard it; what to tell of that. Heard already: nothing changes.
     #[must_use]
     pub fn acknowledge(

@@ -328,13 +328,13 @@ pub(crate) fn task_list(
     offset: u32,
     next_cursor: Option<String>,
 ) -> api::TaskList {
-    let (page_goes_on, shown) = (page.goes_on, page.tasks.len() as u32);
+    // Of large tasks a page has fewer; who pages by offset goes on after those.
+    let limit = if page.goes_on { page.tasks.len() as u32 } else { limit };
     api::TaskList {
         tasks: page.tasks.into_iter().map(task).collect(),
         total: page.total.count,
         total_exact: page.total.exact,
-        // Of large tasks a page has fewer; who pages by offset goes on after those.
-        limit: if page_goes_on { shown } else { limit },
+        limit,
         offset,
         next_cursor,
     }

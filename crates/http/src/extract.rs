@@ -95,8 +95,8 @@ impl<T: DeserializeOwned + Default + 'static> FromRequest for OptionalBody<T> {
     }
 }
 
-/// The versions that `If-Match` names (RFC 9110, section 13.1.1); `None`: any will do. A weak tag, or one that is
-/// none of this server's, matches nothing.
+/// The states that `If-Match` names (RFC 9110, section 13.1.1); `None`: there is no such header. A weak tag, or one that
+/// is none of this server's, matches nothing.
 pub(crate) fn if_match(req: &HttpRequest) -> Option<Seen> {
     let mut values = req.headers().get_all(header::IF_MATCH).peekable();
     values.peek()?;

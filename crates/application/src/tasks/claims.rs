@@ -12,10 +12,10 @@ use aito_domain::{
     time::Timestamp,
 };
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::{TRIES, TaskService, TaskView};
-use crate::{by::By, checks::busy, error::Error};
+use crate::{by::By, checks::busy, error::Error, looping::pass_every};
 
 /// How often the sweep looks.
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -74,22 +74,8 @@ impl TaskService {
 
     /// Takes back what the dead hold and tells of what is overdue, until `stop`.
     pub async fn run(&self, stop: CancellationToken) {
-        let mut failing = false;
-        loop {
-            match self.sweep().await {
-                Ok(()) => failing = false,
-                Err(why) => {
-                    if !failing {
-                        warn!(%why, "tasks cannot be looked through; trying again");
-                    }
-                    failing = true;
-                }
-            }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = self.writer.clock().sleep(SWEEP_EVERY) => {}
-            }
-        }
+        let what = "tasks cannot be looked through; trying again";
+        pass_every(SWEEP_EVERY, self.writer.clock(), &stop, what, || self.sweep()).await;
     }
 
     /// One pass of [`Self::run`].

@@ -13,7 +13,7 @@ use std::{
 use aito_domain::{
     agent::Agent,
     id::{AgentId, AgentType, Incarnation, TaskId},
-    mailbox::MailKind,
+    mailbox::{Letter, MailKind},
     ports::{
         Total,
         agent_store::AgentStore,
@@ -422,9 +422,9 @@ impl TaskService {
         .await
     }
 
-    /// What wakes the agent of a new task.
+    /// What tells an agent of a task that waits for it.
     async fn woken(&self, task: &Task, by: &By) -> Result<Option<Change>, Error> {
-        self.mail.wake_for(task, by).await
+        self.mail.wake(Letter::of_task(task, by.actor())).await
     }
 
     /// What tells of the end of a task: its creator and who worked on it, unless they have caused it; and the agent that
@@ -441,8 +441,15 @@ impl TaskService {
         let creator = task.created_by.filter(|creator| Some(*creator) != worker);
         for agent in [creator, worker].into_iter().flatten().filter(|agent| Some(*agent) != who) {
             let notice = format!("task_{}", task.status());
-            let body = json!({ "notice": notice, "taskId": task.id, "title": task.title });
-            told.extend(self.mail.wake(agent, MailKind::Notice, task.priority, body, by).await?);
+            let letter = Letter {
+                agent_id: agent,
+                kind: MailKind::Notice,
+                sender: by.actor().clone(),
+                from_agent: None,
+                priority: task.priority,
+                body: json!({ "notice": notice, "taskId": task.id, "title": task.title }),
+            };
+            told.extend(self.mail.wake(letter).await?);
         }
         if was_held && let Some(waiting) = self.store.claimable(task.assigned_to).await? {
             let rules = self.settings.current().await?.claim_rules();

@@ -11,7 +11,7 @@ use crate::{
     agent::{Agent, Lifecycle},
     event::{Actor, NewEvent, Payload},
     id::{AgentId, EventId, Incarnation, MailId, TaskId},
-    mailbox::{Delays, Mail},
+    mailbox::{Delays, Letter, Mail},
     time::{Timestamp, between},
 };
 
@@ -148,7 +148,7 @@ impl TaskPick {
         let waiting = tasks.iter().filter(|task| task.status() == TaskStatus::Pending);
         let mails = waiting
             .zip(&self.mail_ids)
-            .map(|(task, id)| Mail::of_task(*id, task, &self.actor, self.delays.of(task.priority), self.at))
+            .map(|(task, id)| Letter::of_task(task, &self.actor).sent(*id, &self.delays, self.at))
             .collect();
         Picked { tasks, mails, events, outcome }
     }

@@ -10,6 +10,7 @@ mod needs_postgres {
     mod guard;
     mod numbering;
     mod opening;
+    mod speaking;
     mod tls;
     mod walks;
     mod work;
